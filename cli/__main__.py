@@ -1,0 +1,41 @@
+"""Entry point of ./messwarte: each verb is a module of this package, imported only when it is called."""
+
+import importlib
+import sys
+
+import click
+
+VERBS = {
+    "test": "run the tests: unit, integration and hosts",
+}
+
+
+class Verbs(click.Group):
+    """Loads a verb's module when it is called, so that `--help` and quick verbs start at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the verbs in the order in which a newcomer meets them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Return the verb's command, or None when there is no such verb."""
+        if cmd_name not in VERBS:
+            return None
+        command = importlib.import_module(f"cli.{cmd_name}").command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"cli.{cmd_name}.command is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """Messwarte: an observability stack for a PostgreSQL-backed ERP, as code."""
+
+
+if __name__ == "__main__":
+    sys.exit(main(prog_name="./messwarte"))

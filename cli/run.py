@@ -1,0 +1,27 @@
+"""Running the real tools, shown as a person would type them."""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tool(name: str) -> str:
+    """Return the path of a program of this project's own environment."""
+    return str(Path(sys.executable).parent / name)
+
+
+def echo(command: Sequence[str]) -> None:
+    """Print a command on standard error as one could type it in the checkout."""
+    shown = [part.replace(f"{ROOT}/", "") for part in command]
+    print(f"$ {shlex.join(shown)}", file=sys.stderr, flush=True)
+
+
+def run(command: Sequence[str], **environment: str) -> int:
+    """Show a command, run it in the checkout with its output visible, and return its exit status."""
+    echo(command)
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=False).returncode

@@ -1,0 +1,50 @@
+"""The launcher and the verbs, seen from outside."""
+
+import importlib
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from cli.__main__ import VERBS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_launcher_lists_every_verb() -> None:
+    """A newcomer's first command works and names what there is."""
+    run = subprocess.run([ROOT / "messwarte", "--help"], capture_output=True, text=True, check=True, cwd="/")
+    for verb in VERBS:
+        assert f"\n  {verb} " in run.stdout
+
+
+def test_unknown_verb_is_refused_by_name() -> None:
+    """A typing error ends with status 2 and says what was not understood."""
+    run = subprocess.run([ROOT / "messwarte", "updown"], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "updown" in run.stderr
+
+
+def test_launcher_needs_a_supported_python(tmp_path: Path) -> None:
+    """An unsupported interpreter is refused before anything is made."""
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    run = subprocess.run(
+        ["/bin/sh", ROOT / "messwarte", "--help"],
+        env={"PATH": "/usr/bin:/bin", "MESSWARTE_PYTHON": str(old)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "Python 3.11, 3.12 or 3.13" in run.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_a_command_with_help(verb: str) -> None:
+    """Each verb's module exists, and its help says more than its name."""
+    command = importlib.import_module(f"cli.{verb}").command
+    assert isinstance(command, click.Command)
+    assert command.help
