@@ -1,0 +1,1 @@
+"""Changes hosts: stack.py is what pyinfra runs; one folder per component."""

@@ -1,0 +1,123 @@
+"""What a component is: everything that has to be on a host for one service, as plain data."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a component's generation; `path` is relative to it. Secrets belong to root, mode 0600."""
+
+    path: str
+    content: str | bytes
+    mode: int = 0o644
+    owner: str = "root:root"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A systemd unit; `reload_for` names the files whose change a reload is enough for."""
+
+    name: str
+    reload_for: tuple[str, ...] = ()
+    start: bool = True
+    enable: bool = True
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A folder that is brought as a tar archive; `make` returns its path on the control machine."""
+
+    target: str
+    make: Callable[[], Path]
+
+    @property
+    def upload(self) -> str:
+        """Where the archive lies on the host until it is unpacked."""
+        return f"/var/lib/messwarte/uploads/{self.target.strip('/').replace('/', '-')}"
+
+
+@dataclass(frozen=True)
+class Component:
+    """One service on one host.
+
+    Commands run as root in /bin/sh: `before` anything is staged, `validate` in the staged generation,
+    `swapped` when it has taken the old one's place, `after` the units were started or reloaded, `ready` until
+    they succeed. `probes` print state that is no file; when that changes, the component is applied again.
+    """
+
+    name: str
+    packages: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    files: tuple[File, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    units: tuple[Unit, ...] = ()
+    archives: tuple[Archive, ...] = ()
+    before: tuple[str, ...] = ()
+    validate: tuple[str, ...] = ()
+    swapped: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    ready: tuple[str, ...] = ()
+    probes: Mapping[str, str] = field(default_factory=dict)
+    timeout: int = 60
+    url: str | None = None
+    detail: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything that is wanted; what the host's note is compared with."""
+        return hashlib.sha256(json.dumps(self._wanted(), sort_keys=True).encode()).hexdigest()
+
+    def spec(self) -> dict[str, Any]:
+        """Return what the host's program needs, secrets included; it travels on standard input only."""
+        return self._wanted() | {
+            "digest": self.digest,
+            "archives": [{"target": a.target, "upload": a.upload, "sha256": _sha256(a.make())} for a in self.archives],
+        }
+
+    def _wanted(self) -> dict[str, Any]:
+        return {
+            **{key: getattr(self, key) for key in ("name", "packages", "users", "before", "validate", "after")},
+            **{key: getattr(self, key) for key in ("ready", "timeout", "url", "detail")},
+            "links": dict(self.links),
+            "probes": dict(self.probes),
+            "units": [asdict(unit) for unit in self.units],
+            "archives": [archive.target for archive in self.archives],
+            "files": [asdict(file) | {"content": _base64(file.content)} for file in self.files],
+        }
+
+
+def render(template: str, **values: Any) -> str:
+    """Render a template of a component's folder (`prometheus/templates/prometheus.yml.j2`)."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701  configuration files, not HTML
+    )
+    return environment.get_template(template).render(values)
+
+
+def curl(url: str) -> str:
+    """Return a readiness check: an HTTP answer of success within two seconds."""
+    return f"curl --fail --silent --show-error --max-time 2 --output /dev/null {url}"
+
+
+def _base64(content: str | bytes) -> str:
+    return base64.b64encode(content.encode() if isinstance(content, str) else content).decode()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,45 @@
+"""All components, in the order in which they need each other."""
+
+from collections.abc import Callable
+
+from deploy.alertmanager.deploy import component as alertmanager
+from deploy.component import Component
+from deploy.database.deploy import component as database
+from deploy.demo_data.deploy import component as demo_data
+from deploy.erp.deploy import component as erp
+from deploy.erp.deploy import load as erp_load
+from deploy.grafana.deploy import component as grafana
+from deploy.mailbox.deploy import component as mailbox
+from deploy.migrations.deploy import component as migrations
+from deploy.node_exporter.deploy import component as node_exporter
+from deploy.pgstat_exporter.deploy import component as pgstat_exporter
+from deploy.plan import Plan
+from deploy.postgresql.deploy import component as postgresql
+from deploy.prometheus.deploy import component as prometheus
+from deploy.redis.deploy import component as redis
+from deploy.redis_exporter.deploy import component as redis_exporter
+from deploy.tasks.deploy import component as tasks
+
+COMPONENTS: dict[str, Callable[[Plan], Component | None]] = {
+    "node_exporter": node_exporter,
+    "postgresql": postgresql,
+    "database": database,
+    "demo_data": demo_data,
+    "migrations": migrations,
+    "pgstat_exporter": pgstat_exporter,
+    "redis": redis,
+    "redis_exporter": redis_exporter,
+    "tasks": tasks,
+    "erp": erp,
+    "mailbox": mailbox,
+    "alertmanager": alertmanager,
+    "prometheus": prometheus,
+    "erp_load": erp_load,
+    "grafana": grafana,
+}
+
+
+def wanted(plan: Plan) -> dict[str, Component]:
+    """Return the components of one host by name, in order."""
+    found = {name: describe(plan) for name, describe in COMPONENTS.items()}
+    return {name: part for name, part in found.items() if part}

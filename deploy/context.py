@@ -1,0 +1,76 @@
+"""From pyinfra's inventory to a plan: settings, secrets and facts of one host."""
+
+import functools
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api import FactBase
+
+from deploy.grafana import source
+from deploy.plan import HostFacts, Plan
+from deploy.topology import Topology
+from settings import Secrets, Settings, SettingsError, load
+
+_FACTS = """
+import json, os, platform, subprocess
+release = platform.freedesktop_os_release()
+grafana = subprocess.run(["/bin/sh", "-c", {probe!r}], capture_output=True).returncode == 0 if {probe!r} else None
+print(json.dumps({{
+    "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    "python": ".".join(platform.python_version_tuple()[:2]),
+    "machine": platform.machine(),
+    "debian": release.get("ID", "") + " " + release.get("VERSION_ID", ""),
+    "grafana": grafana,
+}}))
+"""
+
+
+class Facts(FactBase[Any]):
+    """Memory, Python, machine and release of a host, and whether a probe succeeds; one round trip."""
+
+    def command(self, probe: str = "") -> str:
+        """Return the command; it changes nothing on the host."""
+        return f"python3 -I -c {shlex.quote(_FACTS.format(probe=probe))}"
+
+    def process(self, output: Any) -> Any:
+        """Return the JSON that the program printed."""
+        return json.loads("\n".join(output))
+
+
+def make_plan(host: Any, inventory: Any) -> Plan:
+    """Return what decides about one host. Raises SettingsError before anything is touched."""
+    settings_file = Path(host.data.get("settings") or "settings.yml").resolve()
+    settings = _settings(settings_file)
+    topology = Topology.of(inventory, settings)
+    node = next(node for node in topology.nodes if node.name == host.name)
+    from_repository = _wants_repository(settings) and "monitoring" in node.groups
+    probe = source.reachable(settings.grafana.source.repository) if from_repository else ""
+    found = host.get_fact(Facts, probe=probe)
+    facts = HostFacts(found["memory"], found["python"], found["machine"], found["debian"])
+    if facts.debian != "debian 13":
+        raise SettingsError(f"{host.name} runs {facts.debian or 'an unknown system'}; Messwarte deploys to Debian 13")
+    secrets = Secrets(settings_file.with_suffix(".secrets.yml"))
+    return Plan(settings, secrets, topology, node, facts, *_grafana(settings, topology, found["grafana"]))
+
+
+@functools.cache
+def _settings(path: Path) -> Settings:
+    return load(path)
+
+
+def _wants_repository(settings: Settings) -> bool:
+    return settings.grafana.mode == "deployed" and source.package(settings.grafana.source) is None
+
+
+def _grafana(settings: Settings, topology: Topology, reachable: bool | None) -> tuple[bool, str]:
+    """Return whether Grafana is deployed, and, where it is wanted but cannot be had, the reason."""
+    if settings.grafana.mode == "off" or not topology.members("monitoring"):
+        return False, ""
+    if reachable is False:
+        return False, (
+            f"Grafana was not deployed: {settings.grafana.source.repository} cannot be reached from the monitoring "
+            "host. Set `grafana.source.repository` to a mirror, or `grafana.source.package` to a package file."
+        )
+    return True, ""

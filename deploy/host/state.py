@@ -1,0 +1,59 @@
+"""Says how a component stands against its note: one round trip, nothing changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from deploy.host import notes
+
+
+def drift(note: dict[str, Any]) -> list[str]:
+    """Return what no longer is as the note says."""
+    found = [path for path, wanted in note["files"].items() if notes.fingerprint(Path(path)) != wanted]
+    found += [f"package {name}" for name in notes.missing_packages(note["packages"])]
+    states = notes.unit_states(list(note["units"]))
+    found += [f"{unit} is {states.get(unit)}" for unit, good in note["units"].items() if states.get(unit) != good]
+    found += [name for name, (command, wanted) in note["probes"].items() if notes.probe(command) != wanted]
+    return found
+
+
+def report(name: str) -> dict[str, Any]:
+    """Return the digest that was applied, and what has drifted since."""
+    note = notes.read_note(name)
+    return {"digest": note["digest"], "drift": drift(note)} if note else {"digest": None, "drift": []}
+
+
+def health(name: str) -> dict[str, Any]:
+    """Return one line of `status`: healthy when its units run and every readiness check passes."""
+    note = notes.read_note(name)
+    if note is None:
+        trouble, note = ["its last deploy did not finish; run the deploy again"], {"url": None, "detail": ""}
+    else:
+        states = notes.unit_states(list(note["units"]))
+        trouble = [f"{unit} is {states.get(unit)}" for unit, good in note["units"].items() if states.get(unit) != good]
+        trouble = trouble or _not_ready(note["ready"])
+    return {
+        "component": name,
+        "healthy": not trouble,
+        "url": note["url"],
+        "detail": "; ".join(trouble) or note["detail"],
+    }
+
+
+def _not_ready(commands: list[str]) -> list[str]:
+    for command in commands:
+        run = notes.shell(command)
+        if run.returncode:
+            return [(run.stdout.strip().splitlines() or [f"`{command}` ended with {run.returncode}"])[-1]]
+    return []
+
+
+def main(arguments: dict[str, Any]) -> None:
+    """Print the report of one component, or the health of all and the names that are applied."""
+    if arguments["verb"] == "report":
+        result: Any = report(arguments["name"])
+    elif arguments["verb"] == "applied":
+        result = sorted(path.name for path in notes.ETC.glob("*") if path.is_dir())
+    else:
+        result = [health(path.name) for path in sorted(notes.ETC.glob("*")) if path.is_dir()]
+    print(json.dumps(result))  # noqa: T201

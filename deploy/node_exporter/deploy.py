@@ -1,0 +1,22 @@
+"""node exporter: CPU, memory, disks and network of every host."""
+
+from deploy.component import Component, File, Unit, curl, render
+from deploy.plan import Plan
+
+
+def component(plan: Plan) -> Component | None:
+    """Return the node exporter; every host has one while Prometheus is deployed."""
+    if plan.settings.prometheus.mode != "deployed":
+        return None
+    # It reads /proc and /sys of the whole host.
+    drop_in = render("node_exporter/templates/drop-in.conf.j2", listen=plan.listen, sees_processes=True, netlink=True)
+    url = f"http://{plan.listen}:9100/metrics"
+    return Component(
+        "node_exporter",
+        packages=("prometheus-node-exporter", "curl"),
+        files=(File("drop-in.conf", drop_in),),
+        links={"/etc/systemd/system/prometheus-node-exporter.service.d/messwarte.conf": "drop-in.conf"},
+        units=(Unit("prometheus-node-exporter.service"),),
+        ready=(curl(url),),
+        url=url,
+    )

@@ -1,0 +1,68 @@
+"""Our pyinfra fact and operations: one round trip to look, one to change."""
+
+import json
+import shlex
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import FactBase, FileUploadCommand, StringCommand, operation
+
+from deploy.component import Component
+
+_MODULES = ("notes", "state", "apply")
+_UPLOADS = "/var/lib/messwarte/uploads"
+_LOADER = """\
+import sys, types
+for name, source in {sources!r}.items():
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(compile(source, name, "exec"), module.__dict__)
+    parent, _, leaf = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], leaf, module)
+sys.modules["deploy.host.{module}"].main({arguments!r})
+"""
+
+
+def program(module: str, arguments: dict[str, Any]) -> str:
+    """Return a self-contained Python program that calls `main` of one of deploy/host's modules."""
+    folder = Path(__file__).parent / "host"
+    needed = [name for name in _MODULES if name in {"notes", module}]
+    sources = {"deploy": "", "deploy.host": ""}
+    sources |= {f"deploy.host.{name}": (folder / f"{name}.py").read_text() for name in needed}
+    return _LOADER.format(sources=sources, module=module, arguments=arguments)
+
+
+class HostReport(FactBase[Any]):
+    """What `deploy/host/state.py` says: `report` of one component, `applied`, or `health` of all."""
+
+    def command(self, verb: str, name: str = "") -> str:
+        """Return the command; it changes nothing on the host."""
+        return f"python3 -I -c {shlex.quote(program('state', {'verb': verb, 'name': name}))}"
+
+    def process(self, output: Any) -> Any:
+        """Return the JSON that the program printed."""
+        return json.loads("\n".join(output))
+
+
+@operation()
+def component(wanted: Component) -> Generator[StringCommand | FileUploadCommand, None, None]:
+    """Bring one component on this host to what is wanted; nothing is sent when it is there already."""
+    found = host.get_fact(HostReport, verb="report", name=wanted.name)
+    if found["digest"] == wanted.digest and not found["drift"]:
+        host.noop(f"{wanted.name} is as wanted")
+        return
+    if wanted.archives:
+        yield StringCommand("mkdir -p", _UPLOADS)
+    for archive in wanted.archives:
+        yield FileUploadCommand(str(archive.make()), archive.upload)
+    yield StringCommand("python3 -I -", _stdin=[program("apply", wanted.spec())])
+
+
+@operation()
+def remove_others(wanted: list[str]) -> Generator[StringCommand, None, None]:
+    """Take away the components that were applied to this host once and are no longer wanted."""
+    for name in host.get_fact(HostReport, verb="applied"):
+        if name not in wanted:
+            yield StringCommand("python3 -I -", _stdin=[program("apply", {"name": name, "remove": True})])

@@ -1,0 +1,54 @@
+"""PostgreSQL 17: Debian's cluster `main`, our settings beside Debian's, narrow pg_hba."""
+
+from deploy.component import Component, File, Unit, render
+from deploy.plan import Plan
+from settings.values import size_bytes
+
+_T = "postgresql/templates"
+_BIN = "/usr/lib/postgresql/17/bin"
+PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
+_BAD_HBA = "SELECT line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL"
+_PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
+
+
+def component(plan: Plan) -> Component | None:
+    """Return PostgreSQL for the database host."""
+    settings = plan.settings.postgresql
+    if settings.mode != "deployed" or not plan.here("database"):
+        return None
+    memory = size_bytes(settings.memory) if settings.memory else plan.facts.memory
+    clients = {plan.topology.listen(node) for group in ("app", "worker") for node in plan.topology.members(group)}
+    values = {
+        "listen_addresses": ", ".join(sorted({"127.0.0.1", plan.listen})),
+        "max_connections": settings.max_connections,
+        "memory_mb": memory // 2**20,
+        "slow_query": settings.slow_query,
+        "clients": [f"{address}/32" for address in sorted(clients)],
+        "monitors": [],
+    }
+    plain = ("messwarte.conf", "pg_hba.conf", "pg_ident.conf", "check.conf")
+    return Component(
+        "postgresql",
+        packages=("postgresql-17",),
+        files=(
+            File("messwarte.conf", render(f"{_T}/messwarte.conf.j2", **values)),
+            File("pg_hba.conf", render(f"{_T}/pg_hba.conf.j2", **values), 0o640, "root:postgres"),
+            File("pg_ident.conf", render(f"{_T}/pg_ident.conf.j2"), 0o640, "root:postgres"),
+            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2")),
+            File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
+        ),
+        links={
+            "/etc/postgresql/17/main/conf.d/messwarte.conf": "messwarte.conf",
+            "/etc/systemd/system/postgresql@17-main.service.d/messwarte.conf": "drop-in.conf",
+        },
+        # The unit template is enabled by Debian's postgresql.service and its generator.
+        units=(Unit("postgresql@17-main.service", reload_for=plain, enable=False),),
+        validate=(f'runuser -u postgres -- {_BIN}/postgres -C shared_buffers -c config_file="$PWD/check.conf"',),
+        swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
+        after=(
+            f"for i in $(seq 100); do {_BIN}/pg_isready -q && break; sleep 0.1; done; "
+            f'test "$({PSQL} -c "{_PENDING}")" = 0 || systemctl restart postgresql@17-main.service',
+        ),
+        ready=(f"{PSQL} -c 'SELECT 1'",),
+        detail=f"port 5432, {values['memory_mb']} MB, {settings.max_connections} sessions",
+    )

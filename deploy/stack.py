@@ -1,0 +1,25 @@
+"""What pyinfra runs: `pyinfra INVENTORY deploy/stack.py` brings every host to what inventory and settings say."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pyinfra import host, inventory, logger
+
+from deploy import operations
+from deploy.components import COMPONENTS, wanted
+from deploy.context import make_plan
+
+plan = make_plan(host, inventory)
+parts = wanted(plan)
+
+# Every host walks through the same list, so that the database is there before what needs it, wherever it is.
+for name in host.loop(list(COMPONENTS)):
+    if name in parts:
+        operations.component(name=name, wanted=parts[name])
+
+operations.remove_others(name="remove what is no longer wanted", wanted=list(parts))
+
+if plan.grafana_missing and plan.here("monitoring"):
+    logger.warning(plan.grafana_missing)

@@ -1,0 +1,228 @@
+"""What an operator can set: one YAML file beside the inventory, checked whole before any host is touched."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from settings import values
+
+Mode = Literal["deployed", "off"]
+Duration = Annotated[str, AfterValidator(values.duration)]
+Size = Annotated[str, AfterValidator(values.size)]
+Url = Annotated[str, AfterValidator(values.url)]
+HostPort = Annotated[str, AfterValidator(values.host_port)]
+MailAddress = Annotated[str, AfterValidator(values.mail_address)]
+
+
+class SettingsError(Exception):
+    """A settings file that cannot be used; the message names file, setting, value and what would be right."""
+
+
+class Strict(BaseModel):
+    """Unknown settings are errors, and values are not converted from other types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Network(Strict):
+    """How the hosts reach each other."""
+
+    plaintext_private_network: bool = Field(
+        default=False,
+        description="Services listen on each host's own address, without TLS. Needed when components are on "
+        "several hosts; only for a network that nobody else can read.",
+    )
+
+
+class Existing(Strict):
+    """A component that is there already and is only attached."""
+
+    address: HostPort = Field(description="`host:port` of the component that exists already.")
+
+
+class PostgreSQL(Strict):
+    """The ERP's database server."""
+
+    mode: Literal["deployed", "existing", "off"] = Field(
+        default="deployed", description="`deployed` on the hosts of group `database`, `existing`, or `off`."
+    )
+    existing: Existing | None = Field(default=None, description="Where it is, with `mode: existing`.")
+    memory: Size | None = Field(
+        default=None,
+        description="Memory that PostgreSQL may plan with, for example `8GB`; else the host's own.",
+    )
+    max_connections: int = Field(default=200, ge=20, le=5000, description="Sessions at once.")
+    slow_query: Duration = Field(
+        default="1s",
+        description="Statements slower than this are logged with their plan (auto_explain, JSON).",
+    )
+
+
+class Redis(Strict):
+    """Broker and result store of the task queue."""
+
+    mode: Literal["deployed", "existing", "off"] = Field(
+        default="deployed", description="`deployed` on the hosts of group `cache`, `existing`, or `off`."
+    )
+    existing: Existing | None = Field(default=None, description="Where it is, with `mode: existing`.")
+    memory: Size = Field(default="512MB", description="Redis refuses writes above this; nothing is evicted.")
+
+
+class Prometheus(Strict):
+    """Measures, keeps and evaluates."""
+
+    mode: Mode = Field(default="deployed", description="`deployed` on the hosts of group `monitoring`, or `off`.")
+    retention_time: Duration = Field(default="90d", description="Samples older than this are deleted.")
+    retention_size: Size = Field(default="20GB", description="Oldest samples go when the data grows over this.")
+
+
+class Email(Strict):
+    """Alerts by e-mail; the password, if any, is the secret `smtp_password`."""
+
+    smarthost: HostPort = Field(description="SMTP server, `host:port`.")
+    sender: MailAddress = Field(description="From address.")
+    recipients: list[MailAddress] = Field(min_length=1, description="To addresses.")
+    require_tls: bool = Field(default=True, description="Refuse a server that offers no STARTTLS.")
+    username: str | None = Field(default=None, description="SMTP login.")
+
+
+class Teams(Strict):
+    """Alerts to a Microsoft Teams channel; the workflow's address is the secret `teams_webhook_url`."""
+
+
+class Slack(Strict):
+    """Alerts to Slack; the webhook's address is the secret `slack_api_url`."""
+
+    channel: str = Field(description="Channel, for example `#erp-alerts`.")
+
+
+class Alertmanager(Strict):
+    """Groups alerts and brings them to people."""
+
+    mode: Mode = Field(default="deployed", description="`deployed` on the hosts of group `monitoring`, or `off`.")
+    email: Email | None = Field(default=None, description="Alerts by e-mail.")
+    teams: Teams | None = Field(default=None, description="Alerts to Teams; `{}` switches it on.")
+    slack: Slack | None = Field(default=None, description="Alerts to Slack.")
+
+
+class GrafanaSource(Strict):
+    """Where Grafana's package comes from; at most one of them."""
+
+    repository: Url = Field(
+        default="https://apt.grafana.com", description="APT repository: Grafana's own, or a mirror of it."
+    )
+    package: str | None = Field(
+        default=None,
+        description="Path on the control machine of an official `.deb` or `.tar.gz` (no internet).",
+    )
+
+
+class Grafana(Strict):
+    """What viewers open."""
+
+    mode: Mode = Field(default="deployed", description="`deployed` on the hosts of group `monitoring`, or `off`.")
+    url: Url | None = Field(default=None, description="Address that people open and that links in messages lead to.")
+    source: GrafanaSource = Field(default=GrafanaSource(), description="Where the package comes from.")
+
+
+class Erp(Strict):
+    """The application that is measured."""
+
+    mode: Literal["demo", "existing", "off"] = Field(
+        default="off",
+        description="`demo` deploys the demo ERP to group `app`; `existing` scrapes your own there.",
+    )
+    metrics_port: int = Field(default=8001, ge=1, le=65535, description="Port of the ERP's /metrics.")
+    demo_size: Literal["small", "medium", "large"] = Field(
+        default="small", description="Demo data: 100,000, 2 million or 20 million movements."
+    )
+    demo_load: float = Field(default=0, ge=0, le=200, description="Demo load in requests per second; 0 is none.")
+
+
+class Tasks(Strict):
+    """The task queue's worker and API."""
+
+    mode: Mode = Field(default="deployed", description="`deployed` on the hosts of group `worker`, or `off`.")
+    concurrency: int = Field(default=2, ge=1, le=64, description="Tasks at once on each worker host.")
+
+
+class Thresholds(Strict):
+    """When alerts fire."""
+
+    slow_queries_per_hour: float = Field(default=10, gt=0, description="ErpManySlowQueries: more in an hour.")
+    endpoint_queries_per_minute: float = Field(
+        default=100, gt=0, description="ErpEndpointQueryRate: more from one endpoint."
+    )
+    endpoint_limits: dict[str, float] = Field(
+        default={}, description="Limits of single endpoints, by route template: `/artikel/{id}: 600`."
+    )
+
+
+class Timing(Strict):
+    """Factors that shorten the clockwork for a rehearsal; 1 in production."""
+
+    interval_factor: float = Field(
+        default=1.0, gt=0, le=1, description="On scrape, evaluation and notification intervals."
+    )
+    window_factor: float = Field(default=1.0, gt=0, le=1, description="On the rules' windows and `for`.")
+
+
+class Settings(Strict):
+    """Everything that can be set, with defaults that suit production."""
+
+    network: Network = Network()
+    postgresql: PostgreSQL = PostgreSQL()
+    redis: Redis = Redis()
+    prometheus: Prometheus = Prometheus()
+    alertmanager: Alertmanager = Alertmanager()
+    grafana: Grafana = Grafana()
+    erp: Erp = Erp()
+    tasks: Tasks = Tasks()
+    thresholds: Thresholds = Thresholds()
+    timing: Timing = Timing()
+    mailbox: bool = Field(
+        default=False,
+        description="An SMTP server with a local mailbox on the monitoring host, for trying out.",
+    )
+
+    @model_validator(mode="after")
+    def _existing_has_an_address(self) -> "Settings":
+        for name in ("postgresql", "redis"):
+            part = getattr(self, name)
+            if (part.mode == "existing") != (part.existing is not None):
+                raise ValueError(f"{name}: `existing: {{address: host:port}}` belongs to `mode: existing`")
+        if min(self.timing.interval_factor * 15, 15) * 4 > self.timing.window_factor * 300 + 1e-9:
+            raise ValueError("timing: no rule window may be shorter than four scrape intervals; raise window_factor")
+        return self
+
+
+def load(path: Path) -> Settings:
+    """Read a settings file; an absent file means the defaults. Raises SettingsError."""
+    if not path.exists():
+        return Settings()
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    try:
+        return Settings.model_validate(content)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(path, dict(one)) for one in error.errors())) from error
+
+
+def _explain(path: Path, error: dict[str, object]) -> str:
+    location = error["loc"]
+    setting = ".".join(str(part) for part in location) if isinstance(location, tuple) else str(location)
+    if error["type"] == "extra_forbidden":
+        return f"{path}: {setting}: there is no such setting; {_known(setting)}"
+    given = "" if error["type"] == "missing" else f" (given: {error['input']!r})"
+    return f"{path}: {setting or 'settings'}: {error['msg']}{given}"
+
+
+def _known(setting: str) -> str:
+    model: type[BaseModel] = Settings
+    for part in setting.split(".")[:-1]:
+        model = values.model_of(model, part) or model
+    return f"there are: {', '.join(model.model_fields)}"

@@ -1,0 +1,89 @@
+"""Secrets of one inventory: made at the first deploy, kept in one file that only its owner can read."""
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+_SCRAM_ITERATIONS = 4096
+
+
+class SecretsError(Exception):
+    """A secrets file that cannot be used, or a secret that only the operator can give."""
+
+
+class Secrets:
+    """The secrets file of one inventory; `get` makes what is missing, `require` does not."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a secrets file, which need not exist yet. Raises SecretsError when others can read it."""
+        self.path = path
+        self._values = self._read()
+
+    def get(self, name: str) -> str:
+        """Return a secret; one that is missing is made (192 bits) and kept."""
+        if name not in self._values:
+            self._keep(name, secrets.token_urlsafe(24))
+        return self._values[name]
+
+    def scram(self, name: str) -> str:
+        """Return the stored SCRAM-SHA-256 verifier of a secret, so that its salt stays the same."""
+        verifier = f"{name}_scram"
+        if verifier not in self._values:
+            self._keep(verifier, scram_verifier(self.get(name)))
+        return self._values[verifier]
+
+    def require(self, name: str, what: str) -> str:
+        """Return a secret that only the operator can give. Raises SecretsError when it is missing."""
+        if not self._values.get(name):
+            raise SecretsError(f"{self.path}: the secret `{name}` is missing ({what}); add a line `{name}: ...`")
+        return self._values[name]
+
+    def _read(self) -> dict[str, str]:
+        if not self.path.exists():
+            return {}
+        if self.path.stat().st_mode & 0o077:
+            raise SecretsError(f"{self.path} can be read by others; run: chmod 600 {self.path}")
+        content = yaml.safe_load(self.path.read_text()) or {}
+        if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+            raise SecretsError(f"{self.path}: must hold lines `name: value`, each value a text")
+        return content
+
+    def _keep(self, name: str, value: str) -> None:
+        with self._locked():
+            # Another run may have made secrets since this one read the file; theirs stay.
+            self._values = {name: value} | self._read()
+            with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False) as file:
+                yaml.safe_dump(self._values, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(self.path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        directory = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(directory)
+
+
+def scram_verifier(password: str, salt: bytes | None = None) -> str:
+    """Return PostgreSQL's SCRAM-SHA-256 verifier of an ASCII password (RFC 5802 section 3, RFC 7677)."""
+    salt = salt or secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, _SCRAM_ITERATIONS)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    stored_key = hashlib.sha256(client_key).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    encode = [base64.b64encode(part).decode() for part in (salt, stored_key, server_key)]
+    return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{encode[0]}${encode[1]}:{encode[2]}"

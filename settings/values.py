@@ -1,0 +1,67 @@
+"""Checks of single values; each raises ValueError with an example of what would be right."""
+
+import re
+from typing import get_args
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+_DURATION = re.compile(r"[1-9]\d*(ms|s|m|h|d|w|y)")
+_SIZE = re.compile(r"([1-9]\d*)(MB|GB|TB)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+_BYTES = {"MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+def duration(value: str) -> str:
+    """Accept `250ms`, `15s`, `5m`, `90d`."""
+    if not _DURATION.fullmatch(value):
+        raise ValueError("must be a duration such as `15s`, `5m` or `90d`")
+    return value
+
+
+def seconds(value: str) -> float:
+    """Return a checked duration in seconds."""
+    match = re.fullmatch(r"(\d+)(\D+)", duration(value))
+    return int(match[1]) * _SECONDS[match[2]] if match else 0
+
+
+def size(value: str) -> str:
+    """Accept `512MB`, `8GB`, `1TB` (powers of 1024, as PostgreSQL reads them)."""
+    if not _SIZE.fullmatch(value):
+        raise ValueError("must be a size such as `512MB` or `8GB`")
+    return value
+
+
+def size_bytes(value: str) -> int:
+    """Return a checked size in bytes."""
+    match = _SIZE.fullmatch(size(value))
+    return int(match[1]) * _BYTES[match[2]] if match else 0
+
+
+def url(value: str) -> str:
+    """Accept an http or https address; a trailing slash is dropped."""
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an address such as `https://grafana.example.com`")
+    return value.rstrip("/")
+
+
+def host_port(value: str) -> str:
+    """Accept `mail.example.com:587`."""
+    if not re.fullmatch(r"[A-Za-z0-9_.\-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", value):
+        raise ValueError("must be `host:port`, for example `mail.example.com:587`")
+    return value
+
+
+def mail_address(value: str) -> str:
+    """Accept `operator@example.com`; no display names, no line breaks."""
+    if not re.fullmatch(r"[^@\s<>,;\"]+@[A-Za-z0-9.\-]+", value):
+        raise ValueError("must be a mail address such as `operator@example.com`")
+    return value
+
+
+def model_of(model: type[BaseModel], field: str) -> type[BaseModel] | None:
+    """Return the settings model behind a field, or None when the field is a plain value."""
+    info = model.model_fields.get(field)
+    candidates = (info.annotation, *get_args(info.annotation)) if info else ()
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
