@@ -14,25 +14,31 @@ from deploy.topology import Topology
 from settings import Secrets, Settings, SettingsError, load
 
 _FACTS = """
-import json, os, platform, subprocess
+import json, os, platform, urllib.request
+def reachable(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+url = {url!r}
 release = platform.freedesktop_os_release()
-grafana = subprocess.run(["/bin/sh", "-c", {probe!r}], capture_output=True).returncode == 0 if {probe!r} else None
 print(json.dumps({{
     "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     "python": ".".join(platform.python_version_tuple()[:2]),
     "machine": platform.machine(),
     "debian": release.get("ID", "") + " " + release.get("VERSION_ID", ""),
-    "grafana": grafana,
+    "grafana": bool(url) and (os.path.exists("/var/lib/dpkg/info/grafana.list") or reachable(url)),
 }}))
 """
 
 
 class Facts(FactBase[Any]):
-    """Memory, Python, machine and release of a host, and whether a probe succeeds; one round trip."""
+    """Memory, Python, machine and release of a host, and whether it has Grafana or can reach a URL; one round trip."""
 
-    def command(self, probe: str = "") -> str:
+    def command(self, url: str = "") -> str:
         """Return the command; it changes nothing on the host."""
-        return f"python3 -I -c {shlex.quote(_FACTS.format(probe=probe))}"
+        return f"python3 -I -c {shlex.quote(_FACTS.format(url=url))}"
 
     def process(self, output: Any) -> Any:
         """Return the JSON that the program printed."""
@@ -46,13 +52,13 @@ def make_plan(host: Any, inventory: Any) -> Plan:
     topology = Topology.of(inventory, settings)
     node = next(node for node in topology.nodes if node.name == host.name)
     from_repository = _wants_repository(settings) and "monitoring" in node.groups
-    probe = source.reachable(settings.grafana.source.repository) if from_repository else ""
-    found = host.get_fact(Facts, probe=probe)
+    url = f"{settings.grafana.source.repository}/gpg.key" if from_repository else ""
+    found = host.get_fact(Facts, url=url)
     facts = HostFacts(found["memory"], found["python"], found["machine"], found["debian"])
     if facts.debian != "debian 13":
         raise SettingsError(f"{host.name} runs {facts.debian or 'an unknown system'}; Messwarte deploys to Debian 13")
-    secrets = Secrets(settings_file.with_suffix(".secrets.yml"))
-    return Plan(settings, secrets, topology, node, facts, *_grafana(settings, topology, found["grafana"]))
+    secrets = Secrets(Path(host.data.get("secrets") or settings_file.with_suffix(".secrets.yml")))
+    return Plan(settings, secrets, topology, node, facts, *_grafana(settings, topology, found["grafana"] or not url))
 
 
 @functools.cache
@@ -64,11 +70,11 @@ def _wants_repository(settings: Settings) -> bool:
     return settings.grafana.mode == "deployed" and source.package(settings.grafana.source) is None
 
 
-def _grafana(settings: Settings, topology: Topology, reachable: bool | None) -> tuple[bool, str]:
+def _grafana(settings: Settings, topology: Topology, reachable: bool) -> tuple[bool, str]:
     """Return whether Grafana is deployed, and, where it is wanted but cannot be had, the reason."""
     if settings.grafana.mode == "off" or not topology.members("monitoring"):
         return False, ""
-    if reachable is False:
+    if not reachable:
         return False, (
             f"Grafana was not deployed: {settings.grafana.source.repository} cannot be reached from the monitoring "
             "host. Set `grafana.source.repository` to a mirror, or `grafana.source.package` to a package file."

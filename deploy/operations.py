@@ -37,9 +37,9 @@ def program(module: str, arguments: dict[str, Any]) -> str:
 class HostReport(FactBase[Any]):
     """What `deploy/host/state.py` says: `report` of one component, `applied`, or `health` of all."""
 
-    def command(self, verb: str, name: str = "") -> str:
+    def command(self, verb: str, component_name: str = "") -> str:
         """Return the command; it changes nothing on the host."""
-        return f"python3 -I -c {shlex.quote(program('state', {'verb': verb, 'name': name}))}"
+        return f"python3 -I -c {shlex.quote(program('state', {'verb': verb, 'name': component_name}))}"
 
     def process(self, output: Any) -> Any:
         """Return the JSON that the program printed."""
@@ -49,7 +49,7 @@ class HostReport(FactBase[Any]):
 @operation()
 def component(wanted: Component) -> Generator[StringCommand | FileUploadCommand, None, None]:
     """Bring one component on this host to what is wanted; nothing is sent when it is there already."""
-    found = host.get_fact(HostReport, verb="report", name=wanted.name)
+    found = host.get_fact(HostReport, verb="report", component_name=wanted.name)
     if found["digest"] == wanted.digest and not found["drift"]:
         host.noop(f"{wanted.name} is as wanted")
         return

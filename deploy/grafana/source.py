@@ -65,8 +65,3 @@ def add_repository(url: str) -> tuple[str, ...]:
         f"printf '{sources}' > {_LIST} && printf '{pin}' > /etc/apt/preferences.d/grafana",
         f"apt-get update -q -o Dir::Etc::SourceList={_LIST} -o Dir::Etc::SourceParts=- -o APT::Get::List-Cleanup=0",
     )
-
-
-def reachable(url: str) -> str:
-    """Return a command that tells whether a host can have Grafana from its repository, or has it."""
-    return f"test -e /var/lib/dpkg/info/grafana.list || curl -fsS --max-time 5 -o /dev/null {url}/gpg.key"

@@ -141,8 +141,7 @@ def redis_server(
     server = RedisServer(free_port(), secrets.token_urlsafe(_PASSWORD_LENGTH))
     configuration = tmp_path_factory.mktemp("redis") / "redis.conf"
     configuration.write_text(
-        f"bind 127.0.0.1\nport {server.port}\nrequirepass {server.password}\n"
-        'save ""\nmaxmemory-policy noeviction\n'
+        f'bind 127.0.0.1\nport {server.port}\nrequirepass {server.password}\nsave ""\nmaxmemory-policy noeviction\n'
     )
     with subprocess.Popen([program, str(configuration)], stdout=subprocess.DEVNULL) as process:
         try:

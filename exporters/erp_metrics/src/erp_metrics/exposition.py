@@ -1,0 +1,59 @@
+"""The metrics' own HTTP server, off the application's public port."""
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from erp_metrics.faults import fails_open, log, report
+
+
+class _Processes(MultiProcessCollector):
+    """The figures of all processes; what a dead one had checked out is no longer checked out."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(None, directory)  # type: ignore[no-untyped-call]
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the sums over all processes."""
+        self._bury()
+        return list(super().collect())  # type: ignore[no-untyped-call]
+
+    @fails_open
+    def _bury(self) -> None:
+        for path in Path(self._directory).glob("gauge_livesum_*.db"):
+            pid = int(path.stem.rsplit("_", 1)[1])
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                mark_process_dead(pid, self._directory)  # type: ignore[no-untyped-call]
+            except PermissionError:
+                continue
+
+
+def serve(port: int, listen: str) -> None:
+    """Serve /metrics from a daemon thread; where that cannot be, log why, once, and go on without."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    registry = REGISTRY
+    try:
+        if directory:
+            registry = CollectorRegistry()
+            registry.register(_Processes(directory))
+        start_http_server(port, addr=listen, registry=registry)
+    except OSError as fault:
+        if directory and fault.errno == errno.EADDRINUSE:
+            log.info("another process serves the metrics on %s:%d", listen, port)
+        else:
+            log.error(
+                "no metrics on %s:%d: %s; the application goes on without",
+                listen,
+                port,
+                fault.strerror or fault,
+            )
+    except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+        report("exposition.serve", fault)

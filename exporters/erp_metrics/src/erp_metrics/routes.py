@@ -1,0 +1,127 @@
+"""Which route template a request belongs to, found before the application routes it."""
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from erp_metrics.metrics import UNMATCHED
+
+_PARAMETER = re.compile(r"{([a-zA-Z_]\w*)(?::([a-zA-Z_]\w*))?}")
+_CONVERTORS = {
+    "str": "[^/]+",
+    "path": ".*",
+    "int": "[0-9]+",
+    "float": r"[0-9]+(?:\.[0-9]+)?",
+    "uuid": "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
+}
+_CACHED = 1000
+# Routes may be added while the application runs; looking for them at every unknown path would cost too much.
+_REBUILD_SECONDS = 10
+
+
+class Route(NamedTuple):
+    """A template, which paths and methods it answers (no methods: any)."""
+
+    template: str
+    pattern: re.Pattern[str]
+    methods: frozenset[str]
+
+
+class RouteTable:
+    """The routes of a Starlette or FastAPI application, mounted ones and included ones with their whole path."""
+
+    def __init__(self, app: Any) -> None:
+        """Take the application; one without `routes` has no templates."""
+        self._app = app
+        self._built = 0.0
+        self._cache: dict[tuple[str, str], str | None] = {}
+        self.routes: list[Route] = []
+
+    def build(self) -> None:
+        """Read the routes anew."""
+        self.routes = list(_walk(getattr(self._app, "routes", None) or (), "", ""))
+        self._cache.clear()
+        self._built = time.monotonic()
+
+    def template(self, scope: Mapping[str, Any]) -> str | None:
+        """Return the template of a request that has not been routed yet: routing changes its scope."""
+        path, root = scope["path"], scope.get("root_path", "")
+        if root and path.startswith(root):
+            path = path[len(root) :] or "/"
+        key = (scope.get("method", ""), path)
+        if key not in self._cache:
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            self._cache[key] = self._find(*key)
+        return self._cache[key]
+
+    def _find(self, method: str, path: str) -> str | None:
+        found = self._match(method, path)
+        if found is None and time.monotonic() - self._built > _REBUILD_SECONDS:
+            self.build()
+            found = self._match(method, path)
+        return found
+
+    def _match(self, method: str, path: str) -> str | None:
+        """Return the first route that answers; failing that, the first whose path fits (405)."""
+        fitting = [route for route in self.routes if route.pattern.fullmatch(path)]
+        answering = (route for route in fitting if not route.methods or method in route.methods)
+        chosen = next(answering, fitting[0] if fitting else None)
+        return chosen.template if chosen else None
+
+
+def routed(scope: Mapping[str, Any]) -> str:
+    """Return what the framework itself says where our table knows nothing: routes are few, whatever they are."""
+    route = scope.get("route")
+    path = getattr(route, "path", None)
+    return path if isinstance(path, str) and path and hasattr(route, "endpoint") else UNMATCHED
+
+
+def _walk(routes: Iterable[Any], prefix: str, pattern: str) -> Iterator[Route]:
+    for outer in routes:
+        for route in _included(outer):
+            path = getattr(route, "path", "")
+            inner = _mounted(route)
+            if inner is None and path:
+                yield _route(prefix + path, pattern + path, getattr(route, "methods", None))
+            elif inner:
+                yield from _walk(inner, prefix + path, pattern + path)
+            elif inner is not None:
+                yield _route(f"{prefix}{path}/{{path}}", f"{pattern}{path}/{{path:path}}", None)
+
+
+def _included(route: Any) -> Iterable[Any]:
+    """Return the routes of an included router with their whole path; FastAPI keeps it as one object of `routes`."""
+    contexts = getattr(route, "effective_route_contexts", None)
+    if not callable(contexts):
+        return (route,)
+    return [getattr(context, "starlette_route", None) or context for context in contexts()]
+
+
+def _mounted(route: Any) -> list[Any] | None:
+    """Return the routes of a mounted application (none known: an empty list), None for an ordinary route."""
+    if hasattr(route, "endpoint") or not hasattr(route, "app"):
+        return None
+    app = route.app
+    # An application may be mounted inside of middleware.
+    while not hasattr(app, "routes") and hasattr(app, "app"):
+        app = app.app
+    return list(getattr(app, "routes", None) or ())
+
+
+def _route(template: str, pattern: str, methods: Iterable[str] | None) -> Route:
+    parts, end = [], 0
+    for match in _PARAMETER.finditer(pattern):
+        parts += [re.escape(pattern[end : match.start()]), f"(?:{_convertor(match[2])})"]
+        end = match.end()
+    parts.append(re.escape(pattern[end:]))
+    return Route(_PARAMETER.sub(r"{\1}", template), re.compile("".join(parts)), frozenset(methods or ()))
+
+
+def _convertor(name: str | None) -> str:
+    if name in _CONVERTORS or name is None:
+        return _CONVERTORS[name or "str"]
+    from starlette.convertors import CONVERTOR_TYPES  # noqa: PLC0415 - an application's own convertor
+
+    return CONVERTOR_TYPES[name].regex

@@ -1,0 +1,77 @@
+"""Setting everything up once per process, however many applications are instrumented."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from erp_metrics import asgi, exposition, patching, pool_hooks, psycopg_hooks, sqlalchemy_hooks
+from erp_metrics.faults import fails_open, report
+from erp_metrics.measure import Recorder, switch
+from erp_metrics.metrics import Metrics
+from erp_metrics.names import Names
+
+_served: set[tuple[str, int]] = set()
+
+
+def instrument(
+    app: Any,
+    *,
+    metrics_port: int | None,
+    metrics_listen: str,
+    queries: Iterable[str],
+    max_query_names: int,
+    slow_seconds: float,
+) -> Any:
+    """See erp_metrics.instrument."""
+    recorder = _recorder(queries, max_query_names, slow_seconds)
+    if recorder is None:
+        return app
+    _install()
+    if metrics_port is not None and (metrics_listen, metrics_port) not in _served:
+        _served.add((metrics_listen, metrics_port))
+        exposition.serve(metrics_port, metrics_listen)
+    attached = _attach(app, recorder)
+    return app if attached is None else attached
+
+
+def remove() -> None:
+    """Take the hooks out of psycopg and SQLAlchemy, and the metrics out of their registry; for tests and benchmarks."""
+    patching.undo()
+    if switch.recorder is not None:
+        switch.recorder.metrics.unregister()
+        switch.recorder = None
+
+
+@fails_open
+def _recorder(queries: Iterable[str], max_query_names: int, slow_seconds: float) -> Recorder:
+    """Return the process's recorder; metrics and bounds are those of the first call, allow-lists add up."""
+    if switch.recorder is None:
+        switch.recorder = Recorder(Metrics(slow_seconds), Names(max_query_names))
+    switch.recorder.allow(queries)
+    return switch.recorder
+
+
+@fails_open
+def _attach(app: Any, recorder: Recorder) -> Any:
+    return asgi.attach(app, recorder.metrics)
+
+
+def _install() -> None:
+    if patching.installed():
+        return
+    psycopg_measured = _hook(psycopg_hooks.install)
+    _hook(pool_hooks.install)
+    _hook(lambda: sqlalchemy_hooks.install(psycopg_measured=psycopg_measured))
+
+
+def _hook(install: Callable[[], None]) -> bool:
+    """Install a hook whole or not at all; False where its library is missing or has become another than we know."""
+    before = patching.mark()
+    try:
+        install()
+    except ImportError:
+        return False
+    except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+        patching.undo(before)
+        report(f"{install.__module__}.{install.__qualname__}", fault)
+        return False
+    return True

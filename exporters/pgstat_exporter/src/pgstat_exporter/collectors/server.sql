@@ -1,0 +1,6 @@
+SELECT
+    split_part(current_setting('server_version'), ' ', 1) AS version,
+    extract(epoch FROM pg_postmaster_start_time())::float8 AS start_time,
+    pg_is_in_recovery()::int AS in_recovery,
+    current_setting('max_connections')::int AS max_connections,
+    current_setting('superuser_reserved_connections')::int AS superuser_reserved_connections

@@ -1,0 +1,149 @@
+"""The collectors as content: each a YAML declaration of metrics beside the SQL files that fill them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pgstat_exporter.strict import Duration, Problem, Strict, read
+
+_NAME = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+_SQL = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.sql$")]
+_COLUMN = re.compile(r"\bAS\s+([a-z_0-9]+)\s*(?=,|\bFROM\b|$)", re.IGNORECASE)
+
+
+class Metric(Strict):
+    """One metric family: its samples come from `column`, one per row; an info metric has no column and is always 1."""
+
+    name: Annotated[str, Field(pattern=r"^pg_[a-z0-9_]+$")]
+    type: Literal["counter", "gauge", "info"]
+    help: Annotated[str, Field(min_length=1)]
+    column: _NAME | None = None
+    labels: tuple[_NAME, ...] | None = Field(default=None, strict=False)
+
+    @model_validator(mode="after")
+    def _conventions(self) -> Self:
+        ending = {"counter": "_total", "info": "_info"}.get(self.type)
+        if ending and not self.name.endswith(ending):
+            raise ValueError(f"{self.name}: the name of a metric of type {self.type} ends in {ending}")
+        if not ending and self.name.endswith(("_total", "_info")):
+            raise ValueError(f"{self.name}: a gauge ends neither in _total nor in _info")
+        if (self.column is None) != (self.type == "info"):
+            raise ValueError(f"{self.name}: counters and gauges name a column, info metrics do not")
+        return self
+
+
+class Variant(Strict):
+    """An SQL file and where it fits: servers from a major version on, extension columns (`view.column`) that exist."""
+
+    file: _SQL
+    server: Annotated[int, Field(ge=15)] = 15
+    needs: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class Query(Strict):
+    """A row shape: SQL variants, of which the first that fits the server is run, and the metrics in its columns."""
+
+    sql: tuple[Variant, ...] = Field(min_length=1, strict=False)
+    metrics: tuple[Metric, ...] = Field(min_length=1, strict=False)
+    labels: tuple[_NAME, ...] = Field(default=(), strict=False)
+    # Where no variant fits: an optional query is left out, otherwise the collector is skipped with this advice.
+    optional: bool = False
+    otherwise: str = "no variant of its SQL fits this server"
+
+    def choose(self, server: int, columns: frozenset[str]) -> Variant | None:
+        """Return the first variant for a server's major version and the extension's columns."""
+        fitting = (v for v in self.sql if server >= v.server and columns.issuperset(v.needs))
+        return next(fitting, None)
+
+    def columns(self) -> set[str]:
+        """Return the columns that every variant has to deliver."""
+        wanted = set(self.labels)
+        for metric in self.metrics:
+            wanted.update(metric.labels or (), filter(None, (metric.column,)))
+        return wanted
+
+
+class Texts(Strict):
+    """Texts behind the values of a label (statements by their id), fetched once and exported as an info metric."""
+
+    file: _SQL
+    key: _NAME
+    name: Annotated[str, Field(pattern=r"^pg_[a-z0-9_]+_info$")]
+    label: _NAME
+    help: str
+
+
+class Declaration(Strict):
+    """A collector: what it needs, how long it may take, and its queries."""
+
+    help: str
+    queries: tuple[Query, ...] = Field(min_length=1, strict=False)
+    role: str | None = None
+    extension: str | None = None
+    statement_timeout: Duration = 1.0
+    lock_timeout: Duration = 0.2
+    max_rows: Annotated[int, Field(ge=1)] = 3000
+    top: Annotated[int, Field(ge=1)] | None = None
+    texts: Texts | None = None
+
+
+@dataclass(frozen=True)
+class Collector:
+    """A declaration under its name, with the text of its SQL files."""
+
+    name: str
+    declaration: Declaration
+    sql: dict[str, str]
+
+    def metrics(self) -> Iterator[Metric]:
+        """Yield every metric that the collector may export."""
+        for query in self.declaration.queries:
+            yield from query.metrics
+        if texts := self.declaration.texts:
+            labels = (texts.key, texts.label)
+            yield Metric(name=texts.name, type="info", help=texts.help, labels=labels)
+
+
+def load(folder: Traversable | None = None) -> dict[str, Collector]:
+    """Return the collectors of a folder (by default ours) by name, or raise Problem."""
+    folder = folder or files("pgstat_exporter") / "collectors"
+    names = sorted(path.name for path in folder.iterdir() if path.name.endswith(".yaml"))
+    collectors = [_load(folder, name) for name in names]
+    _refuse_doubles(collectors)
+    return {collector.name: collector for collector in collectors}
+
+
+def _load(folder: Traversable, name: str) -> Collector:
+    declaration = read(Declaration, (folder / name).read_text(), name)
+    wanted = {variant.file: query.columns() for query in declaration.queries for variant in query.sql}
+    if declaration.texts:
+        wanted[declaration.texts.file] = {declaration.texts.key, declaration.texts.label}
+    sql = {}
+    for file, columns in wanted.items():
+        if not (folder / file).is_file():
+            raise Problem(f"{name}: {file}: no such file beside the declaration")
+        sql[file] = (folder / file).read_text().rstrip().rstrip(";")
+        if missing := columns.difference(output_columns(sql[file])):
+            raise Problem(f"{file}: no output column is named AS {' or AS '.join(sorted(missing))}; {name} wants it")
+    return Collector(name.removesuffix(".yaml"), declaration, sql)
+
+
+def output_columns(sql: str) -> list[str]:
+    """Return the names that a query's last SELECT gives by AS to what it returns."""
+    text = re.sub(r"--[^\n]*", "", sql)
+    start = [found.start() for found in re.finditer(r"^SELECT\b", text, re.MULTILINE)]
+    return [name.lower() for name in _COLUMN.findall(text[start[-1] if start else 0 :])]
+
+
+def _refuse_doubles(collectors: list[Collector]) -> None:
+    owner: dict[str, str] = {}
+    for collector in collectors:
+        for metric in collector.metrics():
+            if metric.name in owner:
+                raise Problem(f"{collector.name}.yaml: {metric.name} is declared in {owner[metric.name]}.yaml already")
+            owner[metric.name] = collector.name

@@ -1,0 +1,105 @@
+"""A pgstat_exporter of the tests: a real process beside a real PostgreSQL, read as Prometheus reads it."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.conftest import free_port, wait_until
+
+SOURCE = Path(__file__).resolve().parents[2] / "exporters" / "pgstat_exporter" / "src"
+COLLECTORS = ("activity", "database", "locks", "server", "statements")
+MONITOR = "test_pgstat_monitor"
+
+
+def command(verb: str, config: Path, *options: str) -> list[str]:
+    """Return the command line of a verb."""
+    return [sys.executable, "-m", "pgstat_exporter", verb, "--config", str(config), *options]
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which the exporter's source is found."""
+    return os.environ | {"PYTHONPATH": str(SOURCE)}
+
+
+class Answer(dict[tuple[str, frozenset[tuple[str, str]]], float]):
+    """The samples of one scrape, with the status and the seconds it took."""
+
+    def __init__(self, body: str, status: int, seconds: float) -> None:
+        super().__init__()
+        self.body, self.status, self.seconds = body, status, seconds
+        for family in text_string_to_metric_families(body):
+            for sample in family.samples:
+                self[sample.name, frozenset(sample.labels.items())] = sample.value
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return a sample's value, or None when there is no such sample."""
+        return self.get((name, frozenset(labels.items())))
+
+    def labelled(self, name: str, label: str) -> dict[str, float]:
+        """Return a metric's values by one of its labels."""
+        return {dict(labels)[label]: value for (found, labels), value in self.items() if found == name}
+
+    def success(self) -> dict[str, float]:
+        """Return each collector's success."""
+        return self.labelled("pg_scrape_collector_success", "collector")
+
+
+@dataclass
+class RunningExporter:
+    """An exporter under way."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def scrape(self, timeout: float = 10, header: float | None = None) -> Answer:
+        """Scrape as Prometheus does; `header` is the timeout that it states."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/metrics")
+        if header is not None:
+            request.add_header("X-Prometheus-Scrape-Timeout-Seconds", str(header))
+        started = time.monotonic()
+        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310 - loopback
+            body = response.read().decode()
+            return Answer(body, response.status, time.monotonic() - started)
+
+    def stop(self) -> tuple[int, str]:
+        """Send SIGTERM; return the exit status and what was logged."""
+        self.process.send_signal(signal.SIGTERM)
+        _, log = self.process.communicate(timeout=10)
+        return self.process.returncode, log
+
+
+def write_config(folder: Path, dsn: str, **settings: object) -> Path:
+    """Write a configuration file with a free port."""
+    path = folder / f"config-{free_port()}.yml"
+    path.write_text(yaml.safe_dump({"dsn": dsn, "port": free_port(), **settings}))
+    return path
+
+
+@contextlib.contextmanager
+def running(config: Path) -> Iterator[RunningExporter]:
+    """Run an exporter until the block ends; it must still be alive then, or have been stopped by the test."""
+    port = yaml.safe_load(config.read_text())["port"]
+    process = subprocess.Popen(command("serve", config), env=environment(), stderr=subprocess.PIPE, text=True)
+    exporter = RunningExporter(process, port)
+    try:
+        wait_until(lambda: process.poll() is not None or _listens(exporter), "the exporter listens")
+        yield exporter
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _listens(exporter: RunningExporter) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{exporter.port}/-/healthy"):
+        return True
+    return False

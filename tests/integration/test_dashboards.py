@@ -1,0 +1,174 @@
+"""A real Prometheus measures made-up exporters: every panel query returns data, every alert fires."""
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+import alert_rules
+import dashboards
+from tests.integration.conftest import free_port, wait_until
+
+# 5 minutes become 6 seconds, at one scrape a second.
+FACTOR = 0.02
+
+
+def _erp(registry: CollectorRegistry) -> Callable[[], None]:
+    count = Counter("erp_db_query_count", "-", ["query_name"], registry=registry)
+    duration = Histogram(
+        "erp_db_query_duration_seconds", "-", ["query_name"], buckets=(0.1, 0.5, 1, 5), registry=registry
+    )
+    Gauge("erp_db_active_connections", "-", registry=registry).set(3)
+    queries = Counter("erp_endpoint_db_queries", "-", ["endpoint"], registry=registry)
+    requests = Counter("erp_http_requests", "-", ["endpoint", "method", "status"], registry=registry)
+    seconds = Histogram("erp_http_request_duration_seconds", "-", ["endpoint"], buckets=(0.5, 1, 5), registry=registry)
+
+    def work() -> None:
+        for query, took in (("artikel_suche", 0.05), ("chargen_spur", 3.0)):
+            count.labels(query).inc()
+            duration.labels(query).observe(took)
+        queries.labels("/chargen/{id}/spur").inc(5)
+        requests.labels("/chargen/{id}/spur", "GET", "200").inc()
+        seconds.labels("/chargen/{id}/spur").observe(3.1)
+
+    return work
+
+
+def _postgres(registry: CollectorRegistry) -> Callable[[], None]:
+    Gauge("pg_up", "-", registry=registry).set(1)
+    states = Gauge("pg_stat_activity_connections", "-", ["datname", "state"], registry=registry)
+    for state, number in (("active", 2), ("idle", 5)):
+        states.labels("erp", state).set(number)
+    return lambda: None
+
+
+def _node(registry: CollectorRegistry) -> Callable[[], None]:
+    cpu = Counter("node_cpu_seconds", "-", ["cpu", "mode"], registry=registry)
+    for part, size in (("MemAvailable", 1e9), ("MemTotal", 4e9)):
+        Gauge(f"node_memory_{part}_bytes", "-", registry=registry).set(size)
+
+    def work() -> None:
+        cpu.labels("0", "idle").inc(0.1)
+        cpu.labels("0", "user").inc(0.1)
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def targets() -> Iterator[dict[str, str]]:
+    """Exporters by job, whose figures move on five times a second."""
+    found, works, stop = {}, [], threading.Event()
+    with ExitStack() as stack:
+        for job, fill in (("erp", _erp), ("postgres", _postgres), ("node", _node)):
+            registry = CollectorRegistry()
+            works.append(fill(registry))
+            server, _ = start_http_server(0, addr="127.0.0.1", registry=registry)
+            stack.callback(server.shutdown)
+            found[job] = f"127.0.0.1:{server.server_port}"
+
+        def move() -> None:
+            while not stop.wait(0.2):
+                for work in works:
+                    work()
+
+        mover = threading.Thread(target=move)
+        mover.start()
+        stack.callback(mover.join)
+        stack.callback(stop.set)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    need_program: Callable[[str, str], str], targets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    """Prometheus with our rules, their windows shortened."""
+    directory = tmp_path_factory.mktemp("prometheus")
+    rules = alert_rules.rule_files(window_factor=FACTOR) | {
+        "thresholds.yml": alert_rules.thresholds(endpoint_limits={"/chargen/{id}/spur": 60})
+    }
+    for name, text in rules.items():
+        (directory / name).write_text(text)
+    scrape = [
+        {"job_name": job, "static_configs": [{"targets": [target], "labels": {"host": "lab"}}]}
+        for job, target in targets.items()
+    ]
+    configuration = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": sorted(rules),
+        "scrape_configs": scrape,
+    }
+    (directory / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        need_program("prometheus", "prometheus"),
+        f"--config.file={directory / 'prometheus.yml'}",
+        f"--storage.tsdb.path={directory / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        with httpx.Client(base_url=f"http://{address}") as client:
+            wait_until(lambda: _ready(client), f"Prometheus is ready, see {directory / 'log'}")
+            yield client
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/-/ready").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _query(client: httpx.Client, expr: str) -> list[dict[str, Any]]:
+    answer = client.get("/api/v1/query", params={"query": expr}).json()
+    assert answer["status"] == "success", answer
+    return list(answer["data"]["result"])
+
+
+@pytest.mark.parametrize(("uid", "title", "expr"), dashboards.queries())
+def test_panel_query_returns_data(prometheus: httpx.Client, uid: str, title: str, expr: str) -> None:
+    filled = dashboards.substitute(expr, __rate_interval="6s", __range="10s")
+    wait_until(lambda: bool(_query(prometheus, filled)), f"{uid}, {title}: {filled} returns data")
+    assert "NaN" not in {sample["value"][1] for sample in _query(prometheus, filled)}
+
+
+def test_tiles_tell_the_truth(prometheus: httpx.Client, targets: dict[str, str]) -> None:
+    by_title = {title: dashboards.substitute(expr) for _, title, expr in dashboards.queries()}
+    (up,) = _query(prometheus, by_title["ERP and database"])
+    assert up["value"][1] == "1"
+    (down,) = _query(prometheus, by_title["Targets down"])
+    assert down["metric"] == {"job": "none"}
+    assert down["value"][1] == "0"
+    assert len(_query(prometheus, "up")) == len(targets)
+
+
+@pytest.mark.parametrize(
+    ("alert", "labels"),
+    [
+        ("ErpSlowQuery", {"query_name": "chargen_spur", "severity": "warning"}),
+        ("ErpEndpointQueryRate", {"endpoint": "/chargen/{id}/spur", "severity": "info"}),
+        ("ErpManySlowQueries", {"severity": "critical"}),
+        ("DeadMansSwitch", {"severity": "none"}),
+    ],
+)
+def test_alert_fires_and_explains_itself(prometheus: httpx.Client, alert: str, labels: dict[str, str]) -> None:
+    def firing() -> list[dict[str, Any]]:
+        alerts = prometheus.get("/api/v1/alerts").json()["data"]["alerts"]
+        return [one for one in alerts if one["labels"]["alertname"] == alert and one["state"] == "firing"]
+
+    wait_until(lambda: bool(firing()), f"{alert} fires")
+    (found,) = firing()
+    assert found["labels"] == {"alertname": alert} | labels
+    assert "error" not in found["annotations"]["description"], "a template failed"
+    assert "{{" not in "".join(found["annotations"].values())

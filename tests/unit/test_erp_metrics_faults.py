@@ -1,0 +1,175 @@
+"""It fails open: whatever breaks in measuring, requests and queries go on, and one line is logged."""
+
+import asyncio
+import logging
+import socket
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import prometheus_client
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+import erp_metrics
+from erp_metrics import asgi, faults, measure, metrics, names, patching, psycopg_hooks, routes, setup
+from tests.unit.erp_metrics_rig import Rig, rigged
+from tests.unit.test_erp_metrics_requests import get
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """Measuring with a registry of its own."""
+    with rigged() as found:
+        yield found
+
+
+def _broken(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("broken on purpose")
+
+
+def _application() -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/bestand/{artikel_id}")
+    def stock(artikel_id: int) -> int:
+        with sqlite3.connect(":memory:") as connection:
+            return int(connection.execute("SELECT ?", (artikel_id,)).fetchone()[0])
+
+    @app.get("/engine")
+    def engine() -> int:
+        with create_engine("sqlite://").connect() as connection:
+            return int(connection.execute(text("SELECT 7")).scalar_one())
+
+    return app
+
+
+def _still_works(app: Any) -> None:
+    answers = get(app, "/bestand/3", "/engine", "/nirgends", "/bestand/3")
+    assert [answer.status_code for answer in answers] == [200, 200, 404, 200]
+    assert [answer.json() for answer in answers[:2]] == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (names.Names, "of"),
+        (metrics.Metrics, "query"),
+        (metrics.Metrics, "endpoint"),
+        (metrics.Metrics, "request"),
+        (metrics.Metrics, "start_endpoint"),
+        (routes.RouteTable, "build"),
+        (routes.RouteTable, "template"),
+        (asgi.HttpRequest, "_end"),
+        (measure.Recorder, "begin"),
+        (measure.Recorder, "checked_out"),
+        (prometheus_client.Counter, "inc"),
+        (prometheus_client.Histogram, "observe"),
+        (prometheus_client.Gauge, "inc"),
+    ],
+)
+def test_requests_and_queries_go_on(
+    rig: Rig,  # noqa: ARG001 - the hooks are in
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    owner: type,
+    name: str,
+) -> None:
+    """Each part in turn raises; what it was for is logged, once per place, and nothing else happens."""
+    app = erp_metrics.instrument(_application())
+    monkeypatch.setattr(owner, name, _broken)
+    _still_works(app)
+    _still_works(app)
+    logged = [record for record in caplog.records if record.name == "erp_metrics"]
+    assert len(logged) == len({record.getMessage() for record in logged})
+    assert all(record.levelno == logging.ERROR and record.exc_info for record in logged)
+    if name != "checked_out":
+        assert logged
+
+
+def test_a_registry_that_refuses_leaves_the_application_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The application has a metric of one of our names: nothing is measured, everything works."""
+    setup.remove()
+    faults.forget()
+    registry = prometheus_client.CollectorRegistry()
+    prometheus_client.Counter("erp_http_requests", "The application's own.", registry=registry)
+    monkeypatch.setattr(metrics.Metrics.__init__, "__defaults__", (registry,))
+    app = _application()
+    assert erp_metrics.instrument(app, metrics_port=1, queries=["x"]) is app
+    assert not app.user_middleware
+    assert "Duplicated timeseries" in caplog.text
+    # All or none: nothing of ours is left in it.
+    assert [metric.name for metric in registry.collect()] == ["erp_http_requests"]
+    _still_works(app)
+
+
+def test_a_driver_that_has_changed_is_not_measured_and_works(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hook that cannot be installed leaves the others in."""
+    monkeypatch.setattr(psycopg_hooks, "_statement", _broken)
+    with rigged() as rig:
+        _still_works(erp_metrics.instrument(_application()))
+        assert rig.queries() == {"select": 1}
+    assert caplog.text.count("measuring failed in") == 1
+
+
+def test_arguments_that_make_no_sense_break_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    setup.remove()
+    app = _application()
+    assert erp_metrics.instrument(app, queries=3) is app  # type: ignore[arg-type]
+    assert "measuring failed" in caplog.text
+    _still_works(app)
+    setup.remove()
+
+
+def test_a_port_in_use_is_one_logged_line(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    app = _application()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert erp_metrics.instrument(app, metrics_port=port) is app
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "erp_metrics"]
+    assert line.startswith(f"no metrics on 127.0.0.1:{port}: Address already in use")
+    _still_works(app)
+    assert rig.requests()["/engine", "GET", "200"] == 1
+
+
+def test_what_the_application_raises_is_its_own(rig: Rig) -> None:
+    """Errors pass unchanged, and failed queries are counted with their duration."""
+    with create_engine("sqlite://").connect() as connection, pytest.raises(OperationalError, match="no such table"):
+        connection.execute(text("SELECT * FROM weg"))
+    assert rig.queries() == {"select_weg": 1}
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise KeyError("mine")
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    with pytest.raises(KeyError, match="mine"):
+        asyncio.run(erp_metrics.instrument(app)(scope, None, None))
+    assert rig.requests() == {("unmatched", "GET", "500"): 1}
+
+
+def test_other_drivers_are_counted_by_sqlalchemys_events_once(rig: Rig) -> None:
+    """Including executemany; instrumenting again hooks nothing again."""
+    hooked = patching.mark()
+    erp_metrics.instrument(None)
+    assert patching.mark() == hooked != (0, 0)
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        assert rig.value("erp_db_active_connections") == 1
+        connection.execute(text("CREATE TABLE lager (id int)"))
+        with erp_metrics.query("einlagern"):
+            connection.execute(text("INSERT INTO lager VALUES (:id)"), [{"id": 1}, {"id": 2}, {"id": 3}])
+        connection.execute(text("/* name: zaehlen */ SELECT count(*) FROM lager"))
+    assert rig.queries() == {"create": 1, "einlagern": 1, "zaehlen": 1}
+    with engine.connect() as connection:
+        connection.invalidate()
+        assert rig.value("erp_db_active_connections") == 0
+    with engine.connect() as connection:
+        connection.detach()
+        assert rig.value("erp_db_active_connections") == 0
+    assert rig.value("erp_db_active_connections") == 0
