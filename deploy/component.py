@@ -86,7 +86,10 @@ class Component:
 
     def _wanted(self) -> dict[str, Any]:
         return {
-            **{key: getattr(self, key) for key in ("name", "packages", "users", "before", "validate", "after")},
+            **{
+                key: getattr(self, key)
+                for key in ("name", "packages", "users", "before", "validate", "swapped", "after")
+            },
             **{key: getattr(self, key) for key in ("ready", "timeout", "url", "detail")},
             "links": dict(self.links),
             "probes": dict(self.probes),

@@ -4,6 +4,11 @@ from deploy.component import Component, File, render
 from deploy.plan import Plan
 from deploy.postgresql.deploy import PSQL
 
+# Who may act as erp_owner over the socket, and as nobody else.
+OWNER = "messwarte-owner"
+OWNER_USER = f'u {OWNER} - "Owner of the objects in the ERP database"'
+OWNER_DSN = "host=/var/run/postgresql dbname=erp user=erp_owner"
+
 
 def component(plan: Plan) -> Component | None:
     """Return roles and database for the database host."""

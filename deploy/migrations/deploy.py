@@ -2,10 +2,10 @@
 
 from deploy import apps
 from deploy.component import Component, File, Unit, render
+from deploy.database.deploy import OWNER, OWNER_DSN, OWNER_USER
 from deploy.plan import Plan
 from deploy.postgresql.deploy import PSQL
 
-_DSN = "host=/var/run/postgresql dbname=erp user=erp_owner"
 _T = "migrations/templates"
 _HISTORY = "SELECT * FROM messwarte.migration_history ORDER BY 1"
 
@@ -15,11 +15,12 @@ def component(plan: Plan) -> Component | None:
     if plan.settings.postgresql.mode != "deployed" or not plan.here("database") or plan.settings.erp.mode == "off":
         return None
     app = plan.app("migrate")
-    where = f"--dsn '{_DSN}' --directory {app.target}/sql/erp"
-    service = render(f"{_T}/messwarte-refresh.service.j2", app=apps.current("migrate"), dsn=_DSN)
+    where = f"--dsn '{OWNER_DSN}' --directory {app.target}/sql/erp"
+    service = render(f"{_T}/messwarte-refresh.service.j2", app=apps.current("migrate"), dsn=OWNER_DSN)
     return Component(
         "migrations",
         packages=("python3", "libpq5"),
+        users=(OWNER_USER,),
         archives=(app,),
         files=(
             File("messwarte-refresh.service", service),
@@ -34,9 +35,7 @@ def component(plan: Plan) -> Component | None:
             Unit("messwarte-refresh.service", start=False, enable=False),
             Unit("messwarte-refresh.timer"),
         ),
-        after=tuple(
-            apps.run(app.target, f"messwarte_migrate {verb} {where}", "postgres") for verb in ("apply", "refresh")
-        ),
+        after=tuple(apps.run(app.target, f"messwarte_migrate {verb} {where}", OWNER) for verb in ("apply", "refresh")),
         probes={"migration history": f'{PSQL} -d erp -c "{_HISTORY}"'},
         detail="versioned SQL applied; views refreshed every 5 minutes",
     )

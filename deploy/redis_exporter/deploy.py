@@ -17,7 +17,7 @@ def component(plan: Plan) -> Component | None:
         "redis_exporter",
         packages=("prometheus-redis-exporter", "curl"),
         files=(
-            File("passwords.json", json.dumps({f"redis://{redis}": password}), 0o600),
+            File("passwords.json", json.dumps({f"redis://messwarte_monitor@{redis}": password}), 0o600),
             File(
                 "drop-in.conf",
                 render("redis_exporter/templates/drop-in.conf.j2", listen=plan.listen, redis=redis),
