@@ -6,6 +6,16 @@ import sys
 import click
 
 VERBS = {
+    "up": "a whole stack on a Debian host that is thrown away later",
+    "status": "how every component is",
+    "down": "end what `up` started",
+    "load": "send requests to the demo ERP",
+    "migrate": "the versioned SQL of the database: status, apply, refresh",
+    "deploy": "bring hosts to what inventory and settings say, or check",
+    "dashboards": "write the dashboards' JSON, or check it",
+    "alerts": "write the alert messages' examples, or check them",
+    "prove": "show that panels have data and alerts fire, arrive and resolve",
+    "bench": "run a benchmark",
     "test": "run the tests: unit, integration and hosts",
 }
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,7 +22,7 @@ def echo(command: Sequence[str]) -> None:
     print(f"$ {shlex.join(shown)}", file=sys.stderr, flush=True)
 
 
-def run(command: Sequence[str], **environment: str) -> int:
+def run(command: Sequence[str], output: TextIO | None = None, **environment: str) -> int:
     """Show a command, run it in the checkout with its output visible, and return its exit status."""
     echo(command)
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=False).returncode
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, stdout=output, check=False).returncode

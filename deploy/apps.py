@@ -64,6 +64,12 @@ def archive(name: str, python: str, machine: str) -> Archive:
     return Archive(f"/opt/messwarte/{name}/{key}", functools.partial(_make, APPS[name], key, python, machine))
 
 
+def make_all(python: str, machine: str) -> None:
+    """Make the archives of all distributions ahead of a deploy. Raises AppError."""
+    for name in APPS:
+        archive(name, python, machine).make()
+
+
 def current(name: str) -> str:
     """Return the folder on a host that a unit puts on PYTHONPATH."""
     return f"/opt/messwarte/{name}/current"

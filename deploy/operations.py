@@ -35,7 +35,7 @@ def program(module: str, arguments: dict[str, Any]) -> str:
 
 
 class HostReport(FactBase[Any]):
-    """What `deploy/host/state.py` says: `report` of one component, `applied`, or `health` of all."""
+    """What `deploy/host/state.py` says: `report` of one component, `components`, or `health` of all."""
 
     def command(self, verb: str, component_name: str = "") -> str:
         """Return the command; it changes nothing on the host."""
@@ -61,8 +61,10 @@ def component(wanted: Component) -> Generator[StringCommand | FileUploadCommand,
 
 
 @operation()
-def remove_others(wanted: list[str]) -> Generator[StringCommand, None, None]:
-    """Take away the components that were applied to this host once and are no longer wanted."""
-    for name in host.get_fact(HostReport, verb="applied"):
-        if name not in wanted:
-            yield StringCommand("python3 -I -", _stdin=[program("apply", {"name": name, "remove": True})])
+def only(wanted: list[str]) -> Generator[StringCommand, None, None]:
+    """Note which components belong on this host, and take away those that were applied once and do not."""
+    found = host.get_fact(HostReport, verb="components")
+    if found["wanted"] == wanted and not set(found["applied"]) - set(wanted):
+        host.noop("nothing is on this host that does not belong there")
+        return
+    yield StringCommand("python3 -I -", _stdin=[program("apply", {"name": "stack", "only": wanted})])

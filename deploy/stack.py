@@ -14,12 +14,12 @@ from deploy.context import make_plan
 plan = make_plan(host, inventory)
 parts = wanted(plan)
 
+operations.only(name="only what is wanted", wanted=list(parts))
+
 # Every host walks through the same list, so that the database is there before what needs it, wherever it is.
 for name in host.loop(list(COMPONENTS)):
     if name in parts:
         operations.component(name=name, wanted=parts[name])
-
-operations.remove_others(name="remove what is no longer wanted", wanted=list(parts))
 
 if plan.grafana_missing and plan.here("monitoring"):
     logger.warning(plan.grafana_missing)

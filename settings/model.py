@@ -4,11 +4,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from settings import values
 
-Mode = Literal["deployed", "off"]
+# YAML reads a bare `off` as false.
+_Off = BeforeValidator(values.off)
+Mode = Annotated[Literal["deployed", "off"], _Off]
+ServerMode = Annotated[Literal["deployed", "existing", "off"], _Off]
+ErpMode = Annotated[Literal["demo", "existing", "off"], _Off]
 Duration = Annotated[str, AfterValidator(values.duration)]
 Size = Annotated[str, AfterValidator(values.size)]
 Url = Annotated[str, AfterValidator(values.url)]
@@ -23,7 +27,7 @@ class SettingsError(Exception):
 class Strict(BaseModel):
     """Unknown settings are errors, and values are not converted from other types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Network(Strict):
@@ -45,7 +49,7 @@ class Existing(Strict):
 class PostgreSQL(Strict):
     """The ERP's database server."""
 
-    mode: Literal["deployed", "existing", "off"] = Field(
+    mode: ServerMode = Field(
         default="deployed", description="`deployed` on the hosts of group `database`, `existing`, or `off`."
     )
     existing: Existing | None = Field(default=None, description="Where it is, with `mode: existing`.")
@@ -63,7 +67,7 @@ class PostgreSQL(Strict):
 class Redis(Strict):
     """Broker and result store of the task queue."""
 
-    mode: Literal["deployed", "existing", "off"] = Field(
+    mode: ServerMode = Field(
         default="deployed", description="`deployed` on the hosts of group `cache`, `existing`, or `off`."
     )
     existing: Existing | None = Field(default=None, description="Where it is, with `mode: existing`.")
@@ -124,13 +128,13 @@ class Grafana(Strict):
 
     mode: Mode = Field(default="deployed", description="`deployed` on the hosts of group `monitoring`, or `off`.")
     url: Url | None = Field(default=None, description="Address that people open and that links in messages lead to.")
-    source: GrafanaSource = Field(default=GrafanaSource(), description="Where the package comes from.")
+    source: GrafanaSource = GrafanaSource()
 
 
 class Erp(Strict):
     """The application that is measured."""
 
-    mode: Literal["demo", "existing", "off"] = Field(
+    mode: ErpMode = Field(
         default="off",
         description="`demo` deploys the demo ERP to group `app`; `existing` scrapes your own there.",
     )
@@ -203,9 +207,11 @@ def load(path: Path) -> Settings:
     if not path.exists():
         return Settings()
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=values.UniqueKeys) or {}  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: not valid YAML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from error
     try:
         return Settings.model_validate(content)
     except ValidationError as error:

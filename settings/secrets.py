@@ -35,10 +35,15 @@ class Secrets:
         return self._values[name]
 
     def scram(self, name: str) -> str:
-        """Return the stored SCRAM-SHA-256 verifier of a secret, so that its salt stays the same."""
-        verifier = f"{name}_scram"
-        if verifier not in self._values:
-            self._keep(verifier, scram_verifier(self.get(name)))
+        """Return the stored SCRAM-SHA-256 verifier of a secret, so that its salt stays the same.
+
+        A verifier that the secret no longer fits is replaced: that is how an operator changes a password.
+        """
+        verifier, password = f"{name}_scram", self.get(name)
+        if not password.isascii():
+            raise SecretsError(f"{self.path}: the secret `{name}` must hold ASCII characters only")
+        if not _fits(self._values.get(verifier, ""), password):
+            self._keep(verifier, scram_verifier(password), replace=self._values.get(verifier))
         return self._values[verifier]
 
     def require(self, name: str, what: str) -> str:
@@ -52,15 +57,25 @@ class Secrets:
             return {}
         if self.path.stat().st_mode & 0o077:
             raise SecretsError(f"{self.path} can be read by others; run: chmod 600 {self.path}")
-        content = yaml.safe_load(self.path.read_text()) or {}
-        if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
-            raise SecretsError(f"{self.path}: must hold lines `name: value`, each value a text")
+        try:
+            content = yaml.safe_load(self.path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            # What YAML says quotes the line, and with it a secret.
+            mark = getattr(error, "problem_mark", None)
+            line = f" line {mark.line + 1}:" if mark else ""
+            raise SecretsError(f"{self.path}:{line} not valid YAML; it must hold lines `name: value`") from None
+        if not isinstance(content, dict) or not all(isinstance(value, str) and value for value in content.values()):
+            raise SecretsError(f"{self.path}: must hold lines `name: value`, each value a text that is not empty")
         return content
 
-    def _keep(self, name: str, value: str) -> None:
+    def _keep(self, name: str, value: str, replace: str | None = None) -> None:
+        """Add a secret, or replace this very value of it."""
         with self._locked():
             # Another run may have made secrets since this one read the file; theirs stay.
-            self._values = {name: value} | self._read()
+            found = self._read()
+            self._values = {name: value} | found
+            if replace is not None and found.get(name) == replace:
+                self._values[name] = value
             with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False) as file:
                 yaml.safe_dump(self._values, file)
                 file.flush()
@@ -73,6 +88,15 @@ class Secrets:
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _fits(verifier: str, password: str) -> bool:
+    """Say whether a verifier of ours was made of this password."""
+    try:
+        salt = base64.b64decode(verifier.split("$")[1].split(":")[1], validate=True)
+    except (IndexError, ValueError):
+        return False
+    return hmac.compare_digest(scram_verifier(password, salt), verifier)
 
 
 def scram_verifier(password: str, salt: bytes | None = None) -> str:

@@ -1,15 +1,36 @@
 """Checks of single values; each raises ValueError with an example of what would be right."""
 
 import re
-from typing import get_args
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
+import yaml
 from pydantic import BaseModel
 
 _DURATION = re.compile(r"[1-9]\d*(ms|s|m|h|d|w|y)")
 _SIZE = re.compile(r"([1-9]\d*)(MB|GB|TB)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 _BYTES = {"MB": 2**20, "GB": 2**30, "TB": 2**40}
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which no key may come twice: the first would be lost silently."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping. Raises a YAML error, with the line, when a key comes twice."""
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"`{key.value}` comes twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def off(value: Any) -> Any:
+    """Turn the false that YAML makes of a bare `off` back into it."""
+    return "off" if value is False else value
 
 
 def duration(value: str) -> str:
@@ -48,7 +69,8 @@ def url(value: str) -> str:
 
 def host_port(value: str) -> str:
     """Accept `mail.example.com:587`."""
-    if not re.fullmatch(r"[A-Za-z0-9_.\-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", value):
+    match = re.fullmatch(r"(?:[A-Za-z0-9_.\-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", value)
+    if not match or not 0 < int(match[1]) < 65536:
         raise ValueError("must be `host:port`, for example `mail.example.com:587`")
     return value
 

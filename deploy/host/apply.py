@@ -28,12 +28,12 @@ class ApplyError(Exception):
 
 
 def main(spec: dict[str, Any]) -> None:
-    """Apply or remove a component under the host's lock; end with status 1 and the reason if that fails."""
+    """Apply a component, or take away all but some, under the host's lock; ends with 1 and the reason on failure."""
     os.umask(0o022)
     try:
         with _locked():
-            if spec.get("remove"):
-                _remove(spec["name"])
+            if "only" in spec:
+                _only(spec["only"])
             else:
                 _apply(spec)
     except ApplyError as error:
@@ -292,6 +292,13 @@ def _prune(home: Path, keep: set[Path | None], archives: list[dict[str, str]]) -
         for old in target.parent.iterdir():
             if old.is_dir() and not old.is_symlink() and old != target:
                 shutil.rmtree(old)
+
+
+def _only(wanted: list[str]) -> None:
+    for name in sorted(set(notes.applied()) - set(wanted)):
+        _remove(name)
+    notes.NOTES.mkdir(parents=True, exist_ok=True, mode=0o700)
+    notes.WANTED.write_text(json.dumps(wanted))
 
 
 def _remove(name: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 ETC = Path("/etc/messwarte")
 NOTES = Path("/var/lib/messwarte/applied")
+WANTED = Path("/var/lib/messwarte/wanted.json")
 APPS = Path("/opt/messwarte")
 LOCK = Path("/run/lock/messwarte.lock")
 
@@ -24,6 +25,16 @@ def read_note(name: str) -> dict[str, Any] | None:
         return dict(json.loads(note_path(name).read_text()))
     except (FileNotFoundError, ValueError):
         return None
+
+
+def applied() -> list[str]:
+    """Return the names of all components whose deploy was begun here."""
+    return sorted(path.name for path in ETC.glob("*") if path.is_dir())
+
+
+def wanted() -> list[str]:
+    """Return the names of the components that belong here, in the order in which they need each other."""
+    return list(json.loads(WANTED.read_text())) if WANTED.exists() else []
 
 
 def fingerprint(path: Path) -> str:

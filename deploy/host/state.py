@@ -27,7 +27,7 @@ def health(name: str) -> dict[str, Any]:
     """Return one line of `status`: healthy when its units run and every readiness check passes."""
     note = notes.read_note(name)
     if note is None:
-        trouble, note = ["its last deploy did not finish; run the deploy again"], {"url": None, "detail": ""}
+        trouble, note = ["its deploy has not finished; run the deploy again"], {"url": None, "detail": ""}
     else:
         states = notes.unit_states(list(note["units"]))
         trouble = [f"{unit} is {states.get(unit)}" for unit, good in note["units"].items() if states.get(unit) != good]
@@ -49,11 +49,11 @@ def _not_ready(commands: list[str]) -> list[str]:
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """Print the report of one component, or the health of all and the names that are applied."""
+    """Print the report of one component, the names of all, or the health of those that belong here."""
     if arguments["verb"] == "report":
         result: Any = report(arguments["name"])
-    elif arguments["verb"] == "applied":
-        result = sorted(path.name for path in notes.ETC.glob("*") if path.is_dir())
+    elif arguments["verb"] == "components":
+        result = {"wanted": notes.wanted(), "applied": notes.applied()}
     else:
-        result = [health(path.name) for path in sorted(notes.ETC.glob("*")) if path.is_dir()]
+        result = [health(name) for name in notes.wanted()]
     print(json.dumps(result))  # noqa: T201

@@ -15,19 +15,24 @@ def component(plan: Plan) -> Component | None:
     if plan.settings.postgresql.mode != "deployed" or not plan.here("database") or plan.settings.erp.mode == "off":
         return None
     app = plan.app("migrate")
-    where = f"--dsn '{OWNER_DSN}' --directory {app.target}/sql/erp"
-    service = render(f"{_T}/messwarte-refresh.service.j2", app=apps.current("migrate"), dsn=OWNER_DSN)
+    current = apps.current("migrate")
+    command = render(
+        f"{_T}/messwarte-migrate.j2", run=apps.run(current, "messwarte_migrate", OWNER), app=current, dsn=OWNER_DSN
+    )
+    service = render(f"{_T}/messwarte-refresh.service.j2", app=current, dsn=OWNER_DSN)
     return Component(
         "migrations",
         packages=("python3", "libpq5"),
         users=(OWNER_USER,),
         archives=(app,),
         files=(
+            File("messwarte-migrate", command, 0o755),
             File("messwarte-refresh.service", service),
             File("messwarte-refresh.timer", render(f"{_T}/messwarte-refresh.timer.j2")),
             File("release", app.target),
         ),
         links={
+            "/usr/local/sbin/messwarte-migrate": "messwarte-migrate",
             "/etc/systemd/system/messwarte-refresh.service": "messwarte-refresh.service",
             "/etc/systemd/system/messwarte-refresh.timer": "messwarte-refresh.timer",
         },
@@ -35,7 +40,7 @@ def component(plan: Plan) -> Component | None:
             Unit("messwarte-refresh.service", start=False, enable=False),
             Unit("messwarte-refresh.timer"),
         ),
-        after=tuple(apps.run(app.target, f"messwarte_migrate {verb} {where}", OWNER) for verb in ("apply", "refresh")),
+        after=("./messwarte-migrate apply", "./messwarte-migrate refresh"),
         probes={"migration history": f'{PSQL} -d erp -c "{_HISTORY}"'},
-        detail="versioned SQL applied; views refreshed every 5 minutes",
+        detail="versioned SQL is applied; `messwarte-migrate status` on this host shows it",
     )

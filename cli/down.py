@@ -1,0 +1,24 @@
+"""`messwarte down`: end a lab and leave nothing of it."""
+
+import shutil
+
+import click
+
+from cli import stack
+from deploy import apps
+from lab import Lab, LabError, purge_base
+
+
+@click.command()
+@stack.lab_option
+@click.option("--purge", is_flag=True, help="Also delete the cached base tree and the archives of our programs.")
+def command(lab: str, purge: bool) -> None:
+    """End the lab's hosts; take away their files, network and secrets. The base tree stays for the next `up`."""
+    try:
+        Lab(lab, stack.STATE).down()
+        if purge:
+            purge_base()
+            shutil.rmtree(apps.CACHE.parent, ignore_errors=True)
+    except LabError as error:
+        raise click.ClickException(str(error)) from error
+    print(f"lab {lab} is down; start again with ./messwarte up")

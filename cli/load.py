@@ -1,0 +1,27 @@
+"""`messwarte load`: an open-loop workload on the demo ERP."""
+
+import sys
+
+import click
+
+from cli import stack
+from cli.run import run, tool
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@stack.lab_option
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(lab: str, arguments: tuple[str, ...]) -> None:  # noqa: ARG001
+    """Send requests at a fixed rate to the lab's ERP (or `--url URL`); report latencies and errors."""
+    url: tuple[str, ...] = ()
+    if not {"--url", "--help", "-h"} & {argument.partition("=")[0] for argument in arguments}:
+        url = ("--url", address())
+    sys.exit(run([tool("python"), "-m", "erp", "load", *url, *arguments]))
+
+
+def address() -> str:
+    """Return the base URL of the lab's ERP."""
+    for line in stack.health(stack.LAB_INVENTORY):
+        if line["component"] == "erp":
+            return str(line["url"]).removesuffix("/docs")
+    raise click.ClickException("no demo ERP runs in the lab; give --url")

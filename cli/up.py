@@ -1,0 +1,61 @@
+"""`messwarte up`: the whole stack on a host that is thrown away later."""
+
+import os
+import platform
+import shlex
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import click
+
+from cli import stack
+from cli.lab_stack import LabStack, wait_for_data
+from cli.run import ROOT
+from deploy import apps
+from lab import Lab, LabError
+
+_LAB_PYTHON = "3.13"
+
+
+@click.command()
+@click.argument("hosts", nargs=-1)
+@stack.lab_option
+def command(hosts: tuple[str, ...], lab: str) -> None:
+    """Boot a Debian 13 host, deploy the stack with a demo ERP under load, and wait until data and a mail are there.
+
+    HOSTS are names; a host named database, cache, monitoring, worker or app carries that group, the first one the rest.
+    """
+    begun = time.monotonic()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            archives = pool.submit(apps.make_all, _LAB_PYTHON, platform.machine())
+            Lab(lab, stack.STATE).up(hosts or ("erp",))
+            archives.result()
+        if status := stack.deploy(stack.LAB_INVENTORY):
+            sys.exit(status)
+        found = LabStack.of(lab)
+        wait_for_data(found.parts())
+    except (LabError, apps.AppError) as error:
+        raise click.ClickException(str(error)) from error
+    _tell(found, time.monotonic() - begun)
+
+
+def _tell(found: LabStack, seconds: float) -> None:
+    named = "" if found.lab == "lab" else f" --lab {found.lab}"
+    key = os.path.relpath(stack.STATE / found.lab / "id_ed25519", ROOT)
+    known = os.path.relpath(stack.STATE / found.lab / "known_hosts", ROOT)
+    mailbox = found.machine("mailbox").address
+    read = ["ssh", "-i", key, "-o", f"UserKnownHostsFile={known}", f"root@{mailbox}", "cat /var/mail/operator"]
+    rows = {
+        "Grafana": found.url("grafana") or "not deployed: see the deploy's warning above",
+        "Demo ERP": found.url("erp"),
+        "Task queue": found.url("tasks"),
+        "Prometheus": found.url("prometheus"),
+        "Alert mails": shlex.join(read),
+        "Passwords": f"{os.path.relpath(stack.STATE / found.lab / 'secrets.yml', ROOT)} (log in to Grafana as viewer)",
+    }
+    print(f"\nup in {seconds:.0f} s")
+    for name, value in rows.items():
+        print(f"  {name:12} {value}")
+    print(f"next: ./messwarte status{named}   then ./messwarte down{named}")

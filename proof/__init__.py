@@ -1,0 +1,1 @@
+"""Shows on a running stack that panels have data, and that alerts fire, arrive and resolve."""
