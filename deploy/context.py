@@ -48,6 +48,8 @@ class Facts(FactBase[Any]):
 def make_plan(host: Any, inventory: Any) -> Plan:
     """Return what decides about one host. Raises SettingsError before anything is touched."""
     settings_file = Path(host.data.get("settings") or "settings.yml").resolve()
+    if host.data.get("settings") and not settings_file.exists():
+        raise SettingsError(f"{settings_file}: the inventory names this settings file, and it is not there")
     settings = _settings(settings_file)
     topology = Topology.of(inventory, settings)
     node = next(node for node in topology.nodes if node.name == host.name)

@@ -6,13 +6,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pyinfra import host, inventory, logger
+from pyinfra.api.exceptions import PyinfraError
 
 from deploy import operations
+from deploy.apps import AppError
 from deploy.components import COMPONENTS, wanted
 from deploy.context import make_plan
+from settings import SecretsError, SettingsError
 
-plan = make_plan(host, inventory)
-parts = wanted(plan)
+try:
+    plan = make_plan(host, inventory)
+    parts = wanted(plan)
+except (AppError, SecretsError, SettingsError) as error:
+    # What an operator can put right is said without a trace.
+    raise PyinfraError(str(error)) from None
 
 operations.only(name="only what is wanted", wanted=list(parts))
 

@@ -1,5 +1,6 @@
 """Which host runs what, and how each reaches the others: the inventory, read once."""
 
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,8 @@ class Endpoint:
     host: str | None
 
     def __str__(self) -> str:
-        """Return `address:port`."""
-        return f"{self.address}:{self.port}"
+        """Return `address:port`, with an IPv6 address in brackets."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 class Topology:
@@ -47,6 +48,13 @@ class Topology:
                 "the inventory has several hosts, whose services would have to reach each other without TLS; "
                 "if nobody else can read their network, set `network: {plaintext_private_network: true}`"
             )
+
+        for node in self.nodes if self.private_network else ():
+            if not _is_ipv4(node.address):
+                raise SettingsError(
+                    f"host {node.name}: services would listen on `{node.address}`; give the host's IPv4 address in the "
+                    "private network as its data `address` in the inventory"
+                )
 
     @classmethod
     def of(cls, inventory: Any, settings: Settings) -> "Topology":
@@ -90,4 +98,11 @@ class Topology:
 
 def _existing(address: str) -> Endpoint:
     name, _, port = address.rpartition(":")
-    return Endpoint(name, int(port), None)
+    return Endpoint(name.strip("[]"), int(port), None)
+
+
+def _is_ipv4(address: str) -> bool:
+    try:
+        return bool(ipaddress.IPv4Address(address))
+    except ValueError:
+        return False

@@ -11,13 +11,14 @@ import shutil
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from deploy.host import notes
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
+_DEB = "package.deb"
 _POLICY_TEXT = (
     "#!/bin/sh\n# messwarte: packages do not start daemons before their configuration is in place\nexit 101\n"
 )
@@ -36,14 +37,14 @@ def main(spec: dict[str, Any]) -> None:
                 _only(spec["only"])
             else:
                 _apply(spec)
-    except ApplyError as error:
+    except (ApplyError, OSError) as error:
         sys.exit(f"{spec['name']}: {error}")
 
 
 def _apply(spec: dict[str, Any]) -> None:
     home = notes.ETC / spec["name"]
     current = home / "current"
-    old = notes.read_note(spec["name"])
+    old, begun = notes.read_note(spec["name"]), notes.read_begun(spec["name"])
     previous = current.resolve() if current.exists() else None
     _install_packages(spec["packages"])
     for line in spec["users"]:
@@ -60,19 +61,19 @@ def _apply(spec: dict[str, Any]) -> None:
         shutil.rmtree(staged)
         raise
     changed = _changed(old, previous, staged)
-    notes.note_path(spec["name"]).unlink(missing_ok=True)
+    _save(spec["name"], _begun_note(spec, begun))
     generation = _keep(staged, home / str(spec["digest"])[:16])
     try:
         _swap(current, generation)
-        _link(home, spec, old)
+        _stop(set(begun.get("all_units", [])) - {unit["name"] for unit in spec["units"]})
+        _link(home, spec, begun)
         for command in spec["swapped"]:
             _must(command, current)
         _activate(spec, changed)
         _wait(spec)
-    except ApplyError:
-        _put_back(spec, old, previous, generation)
-        raise
-    _write_note(spec, home)
+    except (ApplyError, OSError) as error:
+        raise ApplyError(f"{error}{_put_back(spec, old, previous, generation)}") from error
+    _save(spec["name"], _note(spec, home))
     _prune(home, {generation, previous}, spec["archives"])
 
 
@@ -105,10 +106,13 @@ def _install_packages(packages: list[str]) -> None:
     if notes.shell("dpkg --audit").stdout.strip():
         _must("dpkg --configure -a")
     missing = notes.missing_packages(packages)
-    if not missing:
-        return
+    if missing:
+        _apt_install(" ".join(missing))
+
+
+def _apt_install(what: str) -> None:
     options = "-y -q --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold"
-    install = f"apt-get install {options} {' '.join(missing)}"
+    install = f"apt-get install {options} {what}"
     guarded = not _POLICY.exists()
     if guarded:
         _POLICY.write_text(_POLICY_TEXT)
@@ -133,10 +137,25 @@ def _unpack(archive: dict[str, str]) -> None:
             if hashlib.file_digest(file, "sha256").hexdigest() != archive["sha256"]:
                 raise ApplyError(f"{upload} was damaged on its way; run the deploy again")
             file.seek(0)
-            with tarfile.open(fileobj=file) as tar:
-                tar.extractall(partial, filter="tar")
+            is_deb = file.read(8) == b"!<arch>\n"
+            file.seek(0)
+            if is_deb:
+                shutil.copyfile(upload, partial / _DEB)
+            else:
+                with tarfile.open(fileobj=file) as tar:
+                    tar.extractall(partial, filter="tar")
         partial.rename(target)
     upload.unlink(missing_ok=True)
+    if (target / _DEB).exists():
+        _install_deb(target / _DEB)
+
+
+def _install_deb(path: Path) -> None:
+    """Install a Debian package file, and what it depends on, unless this very version is installed."""
+    name, version = (_must(f"dpkg-deb --field {path} {field}").strip() for field in ("Package", "Version"))
+    shown = notes.shell(f"dpkg-query --show --showformat='${{Version}} ${{db:Status-Status}}' {name}")
+    if shown.stdout.strip() != f"{version} installed":
+        _apt_install(f"--allow-downgrades {path}")
 
 
 def _stage(home: Path, files: list[dict[str, Any]]) -> Path:
@@ -193,16 +212,16 @@ def _swap(link: Path, target: Path) -> None:
     fresh.replace(link)
 
 
-def _link(home: Path, wanted: dict[str, Any], old: dict[str, Any] | None) -> None:
+def _link(home: Path, wanted: dict[str, Any], old: dict[str, Any]) -> None:
     """Point links and application folders to what is wanted, and take away those that are not."""
     for path, name in wanted["links"].items():
         _swap(Path(path), home / "current" / name)
-    for path in set((old or {}).get("links", {})) - set(wanted["links"]):
+    for path in set(old.get("links", {})) - set(wanted["links"]):
         Path(path).unlink(missing_ok=True)
     for archive in wanted["archives"]:
         target = Path(archive["target"])
         _swap(target.parent / "current", target)
-    if any("/systemd/" in path for path in [*wanted["links"], *(old or {}).get("links", {})]):
+    if any("/systemd/" in path for path in [*wanted["links"], *old.get("links", {})]):
         _must("systemctl daemon-reload")
 
 
@@ -217,63 +236,98 @@ def _activate(spec: dict[str, Any], changed: set[str] | None) -> None:
         if running and gentle and changed:
             _must(f"systemctl reload {name}")
         elif unit["start"] and not (running and gentle):
-            # A unit that gave up after repeated failures refuses to start until this is said.
-            notes.shell(f"systemctl reset-failed {name}")
-            run = notes.shell(f"systemctl restart {name}")
-            if run.returncode:
-                raise ApplyError(f"{name} did not start:\n{run.stdout}{_journal(name)}")
+            _restart(name, spec["timeout"])
     current = notes.ETC / spec["name"] / "current"
     for command in spec["after"]:
         _must(command, current)
 
 
+def _restart(unit: str, timeout: float) -> None:
+    """Restart a unit; `systemctl restart` itself would wait without end while systemd tries again and again."""
+    # A unit that gave up after repeated failures refuses to start until this is said.
+    notes.shell(f"systemctl reset-failed {unit}; systemctl stop {unit}")
+    _must(f"systemctl start --no-block {unit}")
+    deadline = time.monotonic() + timeout
+    while (shown := notes.show(unit, "ActiveState", "SubState"))["ActiveState"] != "active":
+        again = shown["SubState"].startswith("auto-restart")
+        if shown["ActiveState"] == "failed" or again or time.monotonic() > deadline:
+            raise ApplyError(f"{unit} did not start ({shown['SubState']}):\n{_journal(unit)}")
+        time.sleep(0.05)
+
+
 def _wait(spec: dict[str, Any]) -> None:
     deadline = time.monotonic() + spec["timeout"]
-    for command in spec["ready"]:
+    units = [unit["name"] for unit in spec["units"] if unit["start"]]
+    for command in [*spec["ready"], *(f"systemctl is-active {unit}" for unit in units)]:
         while (run := notes.shell(command)).returncode:
-            failed = [
-                u["name"] for u in spec["units"] if notes.unit_states([u["name"]])[u["name"]].startswith("failed")
-            ]
+            failed = [unit for unit in units if _fails(unit)]
             if failed or time.monotonic() > deadline:
-                journals = "".join(_journal(unit["name"]) for unit in spec["units"])
+                journals = "".join(_journal(unit) for unit in units)
                 why = f"{failed[0]} failed" if failed else f"not ready after {spec['timeout']} s"
                 raise ApplyError(f"{why}: `{command}` says:\n{run.stdout.strip()[-1000:]}\n{journals}")
             time.sleep(0.1)
+
+
+def _fails(unit: str) -> bool:
+    """Say whether a unit gave up, or is started for the third time in vain."""
+    shown = notes.show(unit, "ActiveState", "SubState", "NRestarts")
+    return shown["ActiveState"] == "failed" or (
+        shown["SubState"].startswith("auto-restart") and int(shown["NRestarts"]) >= 2
+    )
 
 
 def _journal(unit: str) -> str:
     return notes.shell(f"journalctl --no-pager --quiet --lines 15 --unit {unit}").stdout
 
 
-def _put_back(spec: dict[str, Any], old: dict[str, Any] | None, previous: Path | None, generation: Path) -> None:
-    """Return to the generation that ran before; without one, leave the files for the next run to replace."""
+def _put_back(spec: dict[str, Any], old: dict[str, Any] | None, previous: Path | None, generation: Path) -> str:
+    """Return to the generation that ran before, and say how that went; without one, the next run replaces the files."""
     if previous is None or old is None or previous == generation:
-        return
-    home = generation.parent
-    _swap(home / "current", previous)
-    _link(home, old, spec)
-    for unit in spec["units"]:
-        if unit["start"]:
-            notes.shell(f"systemctl reset-failed {unit['name']}; systemctl restart {unit['name']}")
+        return ""
+    _swap(generation.parent / "current", previous)
+    _stop({unit["name"] for unit in spec["units"]} - set(old["all_units"]))
+    _link(generation.parent, old, spec)
+    try:
+        for unit in old["units"]:
+            _restart(unit, spec["timeout"])
+        _wait(old | {"timeout": spec["timeout"], "units": [{"name": unit, "start": True} for unit in old["units"]]})
+    except ApplyError:
+        return "\nThe configuration before it was put back, and does not run either."
+    _save(spec["name"], old)
     shutil.rmtree(generation)
+    return "\nThe configuration before it was put back and runs."
 
 
-def _write_note(spec: dict[str, Any], home: Path) -> None:
+def _begun_note(spec: dict[str, Any], begun: dict[str, Any]) -> dict[str, Any]:
+    """Return what an interrupted run may leave behind, so that a later one can take it away."""
+    return {
+        "digest": None,
+        "links": begun.get("links", {}) | spec["links"],
+        "archives": [*begun.get("archives", []), *spec["archives"]],
+        "all_units": sorted({*begun.get("all_units", []), *(unit["name"] for unit in spec["units"])}),
+    }
+
+
+def _note(spec: dict[str, Any], home: Path) -> dict[str, Any]:
     current = (home / "current").resolve()
     watched = [
         home / "current",
         *map(Path, spec["links"]),
         *(path for path in current.rglob("*") if path.is_file()),
+        *(Path(archive["target"]).parent / "current" for archive in spec["archives"]),
     ]
-    note = {
+    return {
         **{key: spec[key] for key in ("digest", "links", "archives", "packages", "ready", "url", "detail")},
         "files": {str(path): notes.fingerprint(path) for path in watched},
         "units": notes.unit_states([unit["name"] for unit in spec["units"] if unit["start"]]),
         "probes": {name: [command, notes.probe(command)] for name, command in spec["probes"].items()},
         "all_units": [unit["name"] for unit in spec["units"]],
     }
+
+
+def _save(name: str, note: dict[str, Any]) -> None:
     notes.NOTES.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = notes.note_path(spec["name"])
+    path = notes.note_path(name)
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     with _closed(fresh) as out:
@@ -287,11 +341,16 @@ def _prune(home: Path, keep: set[Path | None], archives: list[dict[str, str]]) -
     for old in home.iterdir():
         if old.is_dir() and not old.is_symlink() and old not in keep:
             shutil.rmtree(old)
-    for archive in archives:
-        target = Path(archive["target"])
-        for old in target.parent.iterdir():
-            if old.is_dir() and not old.is_symlink() and old != target:
+    used = _archives_in_use()
+    for apps in {Path(archive["target"]).parent for archive in archives}:
+        for old in apps.iterdir():
+            if old.is_dir() and not old.is_symlink() and old not in used:
                 shutil.rmtree(old)
+
+
+def _archives_in_use() -> set[Path]:
+    """Return the folders of all components' archives: several components can run the same application."""
+    return {Path(one["target"]) for name in notes.applied() for one in notes.read_begun(name).get("archives", [])}
 
 
 def _only(wanted: list[str]) -> None:
@@ -303,12 +362,19 @@ def _only(wanted: list[str]) -> None:
 
 def _remove(name: str) -> None:
     """Take away what a component brought: units, links, files; its packages and data stay."""
-    home, note = notes.ETC / name, notes.read_note(name)
-    for unit in (note or {}).get("all_units", []):
-        _must(f"systemctl disable --now --quiet {unit} 2>/dev/null || systemctl stop {unit}")
-    notes.note_path(name).unlink(missing_ok=True)
-    for path in (note or {}).get("links", []):
+    begun = notes.read_begun(name)
+    _stop(begun.get("all_units", []))
+    for path in begun.get("links", []):
         Path(path).unlink(missing_ok=True)
-    shutil.rmtree(home, ignore_errors=True)
-    shutil.rmtree(notes.APPS / name, ignore_errors=True)
     _must("systemctl daemon-reload")
+    notes.note_path(name).unlink(missing_ok=True)
+    used = {target.parent for target in _archives_in_use()}
+    for archive in begun.get("archives", []):
+        if (apps := Path(archive["target"]).parent) not in used:
+            shutil.rmtree(apps, ignore_errors=True)
+    shutil.rmtree(notes.ETC / name)
+
+
+def _stop(units: Iterable[str]) -> None:
+    for unit in sorted(units):
+        _must(f"systemctl disable --now --quiet {unit} 2>/dev/null || systemctl stop {unit}")

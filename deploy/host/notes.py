@@ -20,11 +20,17 @@ def note_path(name: str) -> Path:
 
 
 def read_note(name: str) -> dict[str, Any] | None:
-    """Return a component's note, or None when it was never applied whole."""
+    """Return a component's note, or None when its last deploy did not finish."""
+    note = read_begun(name)
+    return note if note.get("digest") else None
+
+
+def read_begun(name: str) -> dict[str, Any]:
+    """Return what is known of a component, also when its last deploy did not finish; empty when nothing is."""
     try:
         return dict(json.loads(note_path(name).read_text()))
     except (FileNotFoundError, ValueError):
-        return None
+        return {}
 
 
 def applied() -> list[str]:
@@ -58,7 +64,8 @@ def shell(command: str, cwd: Path | None = None, stdin: str | None = None) -> su
         stdin=subprocess.DEVNULL if stdin is None else None,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
         env=os.environ | {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
     )
@@ -80,6 +87,13 @@ def unit_states(units: list[str]) -> dict[str, str]:
         fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         states[unit] = f"{fields.get('ActiveState')}/{fields.get('UnitFileState')}"
     return states
+
+
+def show(unit: str, *properties: str) -> dict[str, str]:
+    """Return properties of a unit, empty where it has none."""
+    run = shell(f"systemctl show --property={','.join(properties)} {unit}")
+    found = dict(line.split("=", 1) for line in run.stdout.splitlines() if "=" in line)
+    return {name: found.get(name, "") for name in properties}
 
 
 def missing_packages(packages: list[str]) -> list[str]:

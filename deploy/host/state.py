@@ -10,6 +10,7 @@ from deploy.host import notes
 def drift(note: dict[str, Any]) -> list[str]:
     """Return what no longer is as the note says."""
     found = [path for path, wanted in note["files"].items() if notes.fingerprint(Path(path)) != wanted]
+    found += [archive["target"] for archive in note["archives"] if not Path(archive["target"]).is_dir()]
     found += [f"package {name}" for name in notes.missing_packages(note["packages"])]
     states = notes.unit_states(list(note["units"]))
     found += [f"{unit} is {states.get(unit)}" for unit, good in note["units"].items() if states.get(unit) != good]

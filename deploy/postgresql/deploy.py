@@ -2,11 +2,12 @@
 
 from deploy.component import Component, File, Unit, render
 from deploy.plan import Plan
-from settings.values import size_bytes
+from settings.values import seconds, size_bytes
 
 _T = "postgresql/templates"
 _BIN = "/usr/lib/postgresql/17/bin"
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
+_UNIT = "postgresql@17-main.service"
 _BAD_HBA = "SELECT line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL"
 _PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
 
@@ -22,7 +23,8 @@ def component(plan: Plan) -> Component | None:
         "listen_addresses": ", ".join(sorted({"127.0.0.1", plan.listen})),
         "max_connections": settings.max_connections,
         "memory_mb": memory // 2**20,
-        "slow_query": settings.slow_query,
+        # PostgreSQL knows other units, and ends at 24 days.
+        "slow_query_ms": min(round(seconds(settings.slow_query) * 1000), 2**31 - 1),
         "clients": [f"{address}/32" for address in sorted(clients)],
         "monitors": [],
     }
@@ -39,16 +41,19 @@ def component(plan: Plan) -> Component | None:
         ),
         links={
             "/etc/postgresql/17/main/conf.d/messwarte.conf": "messwarte.conf",
-            "/etc/systemd/system/postgresql@17-main.service.d/messwarte.conf": "drop-in.conf",
+            f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf",
         },
         # The unit template is enabled by Debian's postgresql.service and its generator.
-        units=(Unit("postgresql@17-main.service", reload_for=plain, enable=False),),
+        units=(Unit(_UNIT, reload_for=plain, enable=False),),
         validate=(f'runuser -u postgres -- {_BIN}/postgres -C shared_buffers -c config_file="$PWD/check.conf"',),
         swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
         after=(
-            f"for i in $(seq 100); do {_BIN}/pg_isready -q && break; sleep 0.1; done; "
-            f'test "$({PSQL} -c "{_PENDING}")" = 0 || systemctl restart postgresql@17-main.service',
+            f"for i in $(seq 6000); do {_BIN}/pg_isready -q && break; sleep 0.1; done; "
+            f'test "$({PSQL} -c "{_PENDING}")" = 0 || systemctl restart {_UNIT} '
+            f"|| {{ journalctl --no-pager --quiet --lines 9 --output cat --unit {_UNIT}; exit 1; }}",
         ),
         ready=(f"{PSQL} -c 'SELECT 1'",),
+        # A server that recovers from a crash takes its time.
+        timeout=600,
         detail=f"port 5432, {values['memory_mb']} MB, {settings.max_connections} sessions",
     )
