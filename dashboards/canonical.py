@@ -12,7 +12,9 @@ PLUGIN_VERSION = "12.4.0"
 
 # Keys of older Grafana versions that grafanalib still writes.
 _DEAD = {"__inputs", "gnetId", "hideControls", "rows", "sharedCrosshair", "style", "version"}
-_DEAD_IN_VARIABLE = {"auto", "auto_count", "auto_min", "tagValuesQuery", "tags", "tagsQuery", "useTags"}
+_DEAD_IN_VARIABLE = {"auto", "auto_count", "auto_min", "hide", "tagValuesQuery", "tags", "tagsQuery", "useTags"}
+_DEAD_IN_DATA_SOURCE = {"multi", "sort"}
+_ALL = {"text": ["All"], "value": ["$__all"]}
 
 
 def text(dashboard: Dashboard) -> str:
@@ -22,10 +24,18 @@ def text(dashboard: Dashboard) -> str:
     content["timepicker"] = {}
     content["fiscalYearStartMonth"] = 0
     content["preload"] = False
-    for variable in content["templating"]["list"]:
-        for key in _DEAD_IN_VARIABLE & variable.keys():
-            del variable[key]
+    content["weekStart"] = ""
+    content["templating"]["list"] = [_variable(variable) for variable in content["templating"]["list"]]
     return json.dumps(_without_nulls(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _variable(variable: dict[str, Any]) -> dict[str, Any]:
+    of_data_source = variable["type"] == "datasource"
+    dead = _DEAD_IN_VARIABLE | (_DEAD_IN_DATA_SOURCE if of_data_source else set())
+    kept = {key: value for key, value in variable.items() if key not in dead}
+    if of_data_source:
+        return kept | {"current": {key: kept["current"][key] for key in ("text", "value")}}
+    return kept | {"current": _ALL, "regexApplyTo": "value"}
 
 
 def _without_nulls(value: Any) -> Any:

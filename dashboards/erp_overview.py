@@ -4,16 +4,15 @@ from typing import Any
 
 from grafanalib.core import Annotations, Dashboard, Template, Templating, Time
 
-from dashboards import panels
+from dashboards import erp_tiles, panels
 from dashboards.canonical import SCHEMA_VERSION
-from dashboards.panels import SLOW, Panel, Place, Query
+from dashboards.panels import Panel, Place, Query
 
 UID = "erp-overview"
 
 _QUERIES = 'query_name=~"$query_name"'
 _ENDPOINTS = 'endpoint=~"$endpoint"'
 _HOSTS = 'host=~"$host"'
-_GOOD_TO_BAD = ((0, "green"), (1, "orange"))
 
 
 def build() -> Dashboard:
@@ -29,14 +28,14 @@ def build() -> Dashboard:
         refresh="30s",
         time=Time("now-1h", "now"),
         timezone="browser",
-        annotations=Annotations(list=[_own_annotations()]),
+        annotations=Annotations(list=_annotations()),
         templating=Templating(list=_variables()),
-        panels=[*_tiles(), _query_times(), _slowest(), _endpoints(), _machines(), _connections()],
+        panels=[*erp_tiles.tiles(), _query_times(), _slowest(), _endpoints(), _machines(), _connections()],
     )
 
 
-def _own_annotations() -> dict[str, Any]:
-    return {
+def _annotations() -> list[dict[str, Any]]:
+    own = {
         "builtIn": 1,
         "datasource": {"type": "grafana", "uid": "-- Grafana --"},
         "enable": True,
@@ -45,6 +44,11 @@ def _own_annotations() -> dict[str, Any]:
         "name": "Annotations & Alerts",
         "type": "dashboard",
     }
+    return [
+        own,
+        panels.marks("Firing alerts", f"max by (alertname) ({erp_tiles.FIRING})", "{{alertname}} fires", "orange"),
+        panels.marks("Targets down", f"max by (job, host) ({erp_tiles.DOWN}) + 1", "{{job}} {{host}} is down", "red"),
+    ]
 
 
 def _variables() -> list[Template]:
@@ -56,7 +60,6 @@ def _variables() -> list[Template]:
         default="prometheus",
         regex="",
     )
-    source.current = {"selected": False, "text": "Prometheus", "value": "prometheus"}
     return [
         source,
         _labels("host", "Host", "node_uname_info"),
@@ -66,7 +69,7 @@ def _variables() -> list[Template]:
 
 
 def _labels(name: str, label: str, metric: str) -> Template:
-    variable = Template(
+    return Template(
         name=name,
         label=label,
         type="query",
@@ -80,88 +83,6 @@ def _labels(name: str, label: str, metric: str) -> Template:
         sort=1,
         default="$__all",
     )
-    variable.current = {"selected": False, "text": ["All"], "value": ["$__all"]}
-    return variable
-
-
-def _tile(number: int, title: str, description: str) -> Place:
-    return Place(number, title, description, x=4 * (number - 1), y=0, w=4, h=4)
-
-
-def _tiles() -> list[Panel]:
-    up = {"options": {"0": {"index": 1, "text": "Down"}, "1": {"index": 0, "text": "Up"}}, "type": "value"}
-    return [
-        panels.stat(
-            _tile(1, "ERP and database", "Up when the ERP and PostgreSQL both answer; Down when one does not."),
-            Query('min(up{job="erp"}) * min(pg_up)', instant=True),
-            unit="none",
-            steps=((0, "red"), (1, "green")),
-            no_value="not measured",
-            mappings=[up],
-        ),
-        panels.stat(
-            _tile(2, "Targets down", "What Prometheus cannot reach: job and host. None means that all are up."),
-            Query(
-                'count by (job, host) (up == 0) or on () label_replace(vector(0), "job", "none", "", "")',
-                "{{job}} {{host}}",
-                instant=True,
-            ),
-            unit="none",
-            steps=((0, "green"), (1, "red")),
-            no_value="not measured",
-            named=True,
-        ),
-        panels.stat(
-            _tile(3, "Firing alerts", "Which alerts fire now, and how many of each."),
-            Query(
-                'count by (alertname) (ALERTS{alertstate="firing", severity!="none"})'
-                ' or on () label_replace(vector(0), "alertname", "none", "", "")',
-                "{{alertname}}",
-                instant=True,
-            ),
-            unit="none",
-            steps=_GOOD_TO_BAD,
-            no_value="not measured",
-            named=True,
-        ),
-        panels.stat(
-            _tile(
-                4,
-                "Slow queries, last hour",
-                "Database queries that took longer than 1 s in the last 60 minutes.",
-            ),
-            Query(
-                "round(sum(increase(erp:db_slow_queries:total[1h])))",
-                instant=True,
-            ),
-            unit="none",
-            steps=_GOOD_TO_BAD,
-            no_value="not measured",
-            decimals=0,
-        ),
-        panels.stat(
-            _tile(5, "Query time, 95 %", "95 of 100 database queries were faster than this. Red from 1 s."),
-            Query(
-                "histogram_quantile(0.95, sum by (le)"
-                " (rate(erp_db_query_duration_seconds_bucket[$__rate_interval]))) >= 0"
-            ),
-            unit="s",
-            steps=SLOW,
-            no_value="no queries",
-            decimals=2,
-        ),
-        panels.stat(
-            _tile(6, "HTTP errors", "Share of the ERP's answers with status 500 or above."),
-            Query(
-                '(sum(rate(erp_http_requests_total{status=~"5.."}[$__rate_interval])) or vector(0))'
-                " / (sum(rate(erp_http_requests_total[$__rate_interval])) > 0)"
-            ),
-            unit="percentunit",
-            steps=((0, "green"), (0.01, "orange"), (0.05, "red")),
-            no_value="no requests",
-            decimals=1,
-        ),
-    ]
 
 
 def _query_times() -> Panel:
@@ -169,18 +90,21 @@ def _query_times() -> Panel:
         Place(
             7,
             "Query times",
-            "How many database queries took how long: the darker, the more. Everything above the line of 1 s is slow.",
+            "How many database queries per minute took how long: the scale below tells what the colours mean."
+            " Everything above the line of 1 s is slow.",
             x=0,
-            y=4,
+            y=3,
             w=12,
-            h=9,
+            h=12,
         ),
         Query(
-            f"sum by (le) (increase(erp_db_query_duration_seconds_bucket{{{_QUERIES}}}[$__rate_interval]))",
+            f"sum by (le) (rate(erp_db_query_duration_seconds_bucket{{{_QUERIES}}}[$__rate_interval])) * 60",
             "{{le}}",
             format="heatmap",
+            step="30s",
         ),
         unit="s",
+        cell_unit="suffix:queries/min",
         no_value="no queries",
     )
 
@@ -192,28 +116,29 @@ def _slowest() -> Panel:
         return f"sum by (query_name) (increase({metric}{{{_QUERIES}}}[$__range]))"
 
     quantile = f"histogram_quantile(0.95, sum by (le, query_name) (rate({bucket}{{{_QUERIES}}}[$__range]))) > 0"
-    slow = f"round({each('erp:db_slow_queries:total')})"
-    expressions = (
-        quantile,
-        f"{each(total)} / ({each(count)} > 0)",
-        f"round({each('erp_db_query_count_total')})",
-        slow,
-        each(total),
-    )
-    names = ("95 %", "Mean", "Calls", "Over 1 s", "Total")
+    slow = panels.increase("query_name, instance", f"erp:db_slow_queries:total{{{_QUERIES}}}", "$__range:$__interval")
+    columns = {
+        "95 %": quantile,
+        "Over 1 s": f"round(sum by (query_name) ({slow}))",
+        "Calls": f"round({each('erp_db_query_count_total')})",
+        "Mean": f"{each(total)} / ({each(count)} > 0)",
+        "Total": each(total),
+    }
     values = [f"Value #{letter}" for letter in "ABCDE"]
     coloured = {"type": "color-background", "mode": "basic"}
+    slow_seconds = panels.thresholds(((0, "transparent"), (panels.SLOW_SECONDS, "red")))
     return panels.table(
         Place(
             8,
             "Ten slowest queries",
-            "By the time under which 95 of 100 of its calls stay. Red from 1 s; Total is the time spent on all calls.",
+            "By the time under which 95 of 100 of its calls stay, within the time range. Red from 1 s; Total is the"
+            " time spent on all calls. A query's name leads to its query times.",
             x=12,
-            y=4,
+            y=3,
             w=12,
-            h=9,
+            h=12,
         ),
-        [Query(expr, instant=True, format="table") for expr in expressions],
+        [Query(expr, instant=True, format="table") for expr in columns.values()],
         transformations=[
             {"id": "merge", "options": {}},
             {"id": "sortBy", "options": {"sort": [{"desc": True, "field": "Value #A"}]}},
@@ -223,35 +148,55 @@ def _slowest() -> Panel:
                 "options": {
                     "excludeByName": {"Time": True},
                     "indexByName": {"query_name": 0} | {value: i + 1 for i, value in enumerate(values)},
-                    "renameByName": {"query_name": "Query"} | dict(zip(values, names, strict=True)),
+                    "renameByName": {"query_name": "Query"} | dict(zip(values, columns, strict=True)),
                 },
             },
         ],
         overrides=[
-            panels.column("95 %", unit="s", thresholds=panels.thresholds(SLOW), custom__cellOptions=coloured),
-            panels.column("Mean", unit="s", thresholds=panels.thresholds(SLOW), custom__cellOptions=coloured),
-            panels.column("Over 1 s", thresholds=panels.thresholds(((0, "green"), (1, "orange"))), decimals=0),
-            panels.column("Calls", decimals=0),
-            panels.column("Total", unit="s"),
+            panels.column("Query", custom__minWidth=165, links=[_query_times_link()]),
+            panels.column("95 %", unit="s", custom__width=80, thresholds=slow_seconds, custom__cellOptions=coloured),
+            panels.column("Mean", unit="s", custom__width=80, thresholds=slow_seconds, custom__cellOptions=coloured),
+            panels.column("Calls", unit="locale", decimals=0, custom__width=75),
+            panels.column(
+                "Over 1 s",
+                unit="locale",
+                decimals=0,
+                custom__width=85,
+                thresholds=panels.thresholds(((0, "transparent"), (1, "orange"))),
+                custom__cellOptions=coloured,
+            ),
+            panels.column("Total", unit="s", custom__width=75),
         ],
         no_value="no queries",
     )
 
 
+def _query_times_link() -> dict[str, Any]:
+    keep = "${datasource:queryparam}&${host:queryparam}&${endpoint:queryparam}&${__url_time_range}"
+    return {
+        "title": "Query times of ${__value.text}",
+        "url": f"/d/{UID}?viewPanel=panel-7&var-query_name=${{__value.text:percentencode}}&{keep}",
+    }
+
+
 def _endpoints() -> Panel:
+    metric = f"erp_endpoint_db_queries_total{{{_ENDPOINTS}}}"
     return panels.timeseries(
         Place(
             9,
             "Queries per minute, by endpoint",
-            "How many database queries each endpoint of the ERP sends. Dashed: the limits above which an alert fires.",
+            "How many database queries each endpoint of the ERP sends. Dashed: the limits above which an alert fires;"
+            ' "limit" is that of every endpoint without one of its own.',
             x=0,
-            y=13,
-            w=8,
-            h=8,
+            y=15,
+            w=12,
+            h=9,
         ),
         [
             Query(
-                f"sum by (endpoint) (rate(erp_endpoint_db_queries_total{{{_ENDPOINTS}}}[$__rate_interval])) * 60",
+                # Without the endpoints that have never sent a query, such as that of the API's documentation.
+                f"sum by (endpoint) (rate({metric}[$__rate_interval])) * 60"
+                f" and on (endpoint) sum by (endpoint) ({metric}) > 0",
                 "{{endpoint}}",
             ),
             Query("max(erp:endpoint_db_queries_default_limit:per_minute)", "limit"),
@@ -261,8 +206,10 @@ def _endpoints() -> Panel:
             ),
         ],
         unit="suffix:/min",
+        decimals=0,
         no_value="no queries",
-        overrides=[panels.dashed("^limit", "orange")],
+        many=True,
+        overrides=[panels.dashed("^limit", "orange"), panels.dashed("^limit of", legend=False)],
     )
 
 
@@ -273,10 +220,10 @@ def _machines() -> Panel:
             10,
             "CPU and memory",
             "Share of each host's processors that is busy, and (dashed) of its memory that is in use.",
-            x=8,
-            y=13,
-            w=8,
-            h=8,
+            x=12,
+            y=15,
+            w=6,
+            h=9,
         ),
         [
             Query(
@@ -297,17 +244,24 @@ def _connections() -> Panel:
         Place(
             11,
             "Active connections",
-            "Pool connections that the ERP has checked out, and (dashed) PostgreSQL's sessions by state.",
-            x=16,
-            y=13,
-            w=8,
-            h=8,
+            "Pool connections that the ERP has checked out, and PostgreSQL's sessions: used, used by a transaction that"
+            " does nothing and holds its locks, and (dashed) how many there can be.",
+            x=18,
+            y=15,
+            w=6,
+            h=9,
         ),
         [
-            Query("sum(erp_db_active_connections)", "ERP, checked out"),
-            Query("sum by (state) (pg_stat_activity_connections)", "PostgreSQL, {{state}}"),
+            Query("sum(erp_db_active_connections)", "ERP pool, checked out"),
+            Query("sum by (host) (pg_stat_activity_connections)", "sessions on {{host}}"),
+            Query(
+                'sum by (host) (pg_stat_activity_connections{state=~"idle in transaction.*"})',
+                "idle in transaction on {{host}}",
+            ),
+            Query("max by (host) (pg_settings_max_connections)", "limit of {{host}}"),
         ],
         unit="short",
+        decimals=0,
         no_value="no connections",
-        overrides=[panels.dashed("^PostgreSQL")],
+        overrides=[panels.dashed("^limit", "orange")],
     )

@@ -15,18 +15,20 @@ DATA_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 SLOW_SECONDS = 1.0
 SLOW: Steps = ((0, "green"), (SLOW_SECONDS, "red"))
 
+_NEUTRAL = "#7b8087"
 _TARGET_KEYS = ("datasource", "expr", "format", "instant", "legendFormat", "refId")
 _HIDE_FROM = {"legend": False, "tooltip": False, "viz": False}
 
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL query of a panel; `instant` asks for now only instead of a range."""
+    """One PromQL query of a panel; `instant` asks for now only, `step` is the shortest time between two points."""
 
     expr: str
     legend: str = ""
     instant: bool = False
     format: str = "time_series"
+    step: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,29 +53,34 @@ def stat(
     no_value: str,
     mappings: Sequence[dict[str, Any]] = (),
     decimals: int | None = None,
-    named: bool = False,
 ) -> Panel:
-    """Return a tile: one large number, coloured by thresholds; `named` shows each series under its name."""
+    """Return a tile, coloured by thresholds: a number beside its series' name, or one large text without a name."""
     options = {
         "colorMode": "background",
-        "graphMode": "none" if query.instant else "area",
+        "graphMode": "none",
         "justifyMode": "auto",
         "orientation": "auto",
         "percentChangeColorMode": "standard",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "showPercentChange": False,
-        "textMode": "value_and_name" if named else "value",
+        "text": {"titleSize": 14, "valueSize": 28} if query.legend else {},
+        "textMode": "value_and_name" if query.legend else "value",
         "wideLayout": True,
     }
+    # Without data, a tile would have the colour of the lowest threshold: that of all is well.
+    result = {"color": _NEUTRAL, "index": sum(len(mapping["options"]) for mapping in mappings), "text": no_value}
+    nothing = {"options": {"match": "null+nan", "result": result}, "type": "special"}
+    mappings = [*mappings, nothing]
     defaults = _defaults(unit=unit, steps=steps, no_value=no_value, mappings=mappings, decimals=decimals)
     return _panel("stat", place, [query], options=options, defaults=defaults)
 
 
-def heatmap(place: Place, query: Query, *, unit: str, no_value: str) -> Panel:
+def heatmap(place: Place, query: Query, *, unit: str, cell_unit: str, no_value: str) -> Panel:
     """Return a heatmap of a histogram's buckets over time; the query's legend must be the bucket's `le`."""
     options = {
         "calculate": False,
         "cellGap": 1,
+        "cellValues": {"decimals": 0, "unit": cell_unit},
         "color": {
             "exponent": 0.5,
             "fill": "dark-orange",
@@ -112,8 +119,10 @@ def table(
         "cellOptions": {"type": "auto"},
         "footer": {"reducers": []},
         "inspect": False,
+        "minWidth": 70,
     }
-    panel = _panel("table", place, queries, options=options, defaults=defaults, overrides=overrides)
+    empty_cell = {"matcher": {"id": "byType", "options": "number"}, "properties": [{"id": "noValue", "value": "–"}]}
+    panel = _panel("table", place, queries, options=options, defaults=defaults, overrides=[empty_cell, *overrides])
     panel["transformations"] = list(transformations)
     return panel
 
@@ -124,33 +133,58 @@ def timeseries(
     *,
     unit: str,
     no_value: str,
+    decimals: int | None = None,
     maximum: float | None = None,
+    many: bool = False,
     overrides: Sequence[dict[str, Any]] = (),
 ) -> Panel:
-    """Return lines over time, from zero upwards."""
+    """Return lines over time, from zero upwards; the legend of `many` has no room for their last values."""
     options = {
         "legend": {
-            "calcs": ["lastNotNull"],
+            "calcs": [] if many else ["lastNotNull"],
             "displayMode": "list",
             "placement": "bottom",
             "showLegend": True,
         },
         "tooltip": {"hideZeros": False, "mode": "multi", "sort": "desc"},
     }
-    defaults = _defaults(unit=unit, steps=((0, "green"),), no_value=no_value, palette=True)
+    defaults = _defaults(unit=unit, steps=((0, "green"),), no_value=no_value, decimals=decimals, palette=True)
     defaults |= {"custom": _lines(), "min": 0, "max": maximum}
     return _panel("timeseries", place, queries, options=options, defaults=defaults, overrides=overrides)
 
 
-def dashed(pattern: str, color: str | None = None) -> dict[str, Any]:
-    """Return the override that draws the series whose names fit a pattern as thin dashed lines."""
+def dashed(pattern: str, color: str | None = None, *, legend: bool = True) -> dict[str, Any]:
+    """Return the override that draws the series in whose names a pattern is found as thin dashed lines."""
     properties: list[dict[str, Any]] = [
         {"id": "custom.lineStyle", "value": {"dash": [8, 8], "fill": "dash"}},
-        {"id": "custom.fillOpacity", "value": 0},
     ]
     if color:
         properties.append({"id": "color", "value": {"fixedColor": color, "mode": "fixed"}})
-    return {"matcher": {"id": "byRegexp", "options": pattern}, "properties": properties}
+    if not legend:
+        properties.append({"id": "custom.hideFrom", "value": _HIDE_FROM | {"legend": True}})
+    # Without slashes, Grafana matches whole names.
+    return {"matcher": {"id": "byRegexp", "options": f"/{pattern}/"}, "properties": properties}
+
+
+def increase(by: str, metric: str, window: str) -> str:
+    """Return the increase of a counter whose name Prometheus does not take for a counter's, without its warning.
+
+    The window is that of a subquery: `1h:` has the resolution in which rules are evaluated.
+    """
+    return f"increase(sum by ({by}) ({metric})[{window}])"
+
+
+def marks(name: str, expr: str, title: str, color: str) -> dict[str, Any]:
+    """Return the annotation that marks, in all charts, when an expression has samples above zero."""
+    return {
+        "datasource": DATA_SOURCE,
+        "enable": True,
+        "expr": expr,
+        "hide": True,
+        "iconColor": color,
+        "name": name,
+        "titleFormat": title,
+    }
 
 
 def column(name: str, **properties: Any) -> dict[str, Any]:
@@ -196,7 +230,8 @@ def _target(number: int, query: Query) -> dict[str, Any]:
         refId=chr(ord("A") + number),
         datasource=DATA_SOURCE,
     ).to_json_data()
-    return {key: full[key] for key in _TARGET_KEYS} | {"editorMode": "code", "range": not query.instant}
+    more = {"editorMode": "code", "range": not query.instant} | ({"interval": query.step} if query.step else {})
+    return {key: full[key] for key in _TARGET_KEYS} | more
 
 
 def _defaults(
@@ -228,7 +263,7 @@ def _lines() -> dict[str, Any]:
         "barAlignment": 0,
         "barWidthFactor": 0.6,
         "drawStyle": "line",
-        "fillOpacity": 10,
+        "fillOpacity": 0,
         "gradientMode": "none",
         "hideFrom": _HIDE_FROM,
         "insertNulls": False,
@@ -236,7 +271,7 @@ def _lines() -> dict[str, Any]:
         "lineWidth": 1,
         "pointSize": 5,
         "scaleDistribution": {"type": "linear"},
-        "showPoints": "auto",
+        "showPoints": "never",
         "showValues": False,
         "spanNulls": False,
         "stacking": {"group": "A", "mode": "none"},

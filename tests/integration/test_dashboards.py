@@ -43,8 +43,9 @@ def _erp(registry: CollectorRegistry) -> Callable[[], None]:
 def _postgres(registry: CollectorRegistry) -> Callable[[], None]:
     Gauge("pg_up", "-", registry=registry).set(1)
     states = Gauge("pg_stat_activity_connections", "-", ["datname", "state"], registry=registry)
-    for state, number in (("active", 2), ("idle", 5)):
+    for state, number in (("active", 2), ("idle", 5), ("idle in transaction", 0)):
         states.labels("erp", state).set(number)
+    Gauge("pg_settings_max_connections", "-", registry=registry).set(100)
     return lambda: None
 
 
@@ -133,24 +134,38 @@ def _ready(client: httpx.Client) -> bool:
 def _query(client: httpx.Client, expr: str) -> list[dict[str, Any]]:
     answer = client.get("/api/v1/query", params={"query": expr}).json()
     assert answer["status"] == "success", answer
+    assert not {"warnings", "infos"} & answer.keys(), "Grafana would show a triangle"
     return list(answer["data"]["result"])
 
 
 @pytest.mark.parametrize(("uid", "title", "expr"), dashboards.queries())
 def test_panel_query_returns_data(prometheus: httpx.Client, uid: str, title: str, expr: str) -> None:
-    filled = dashboards.substitute(expr, __rate_interval="6s", __range="10s")
+    filled = _filled(expr)
     wait_until(lambda: bool(_query(prometheus, filled)), f"{uid}, {title}: {filled} returns data")
     assert "NaN" not in {sample["value"][1] for sample in _query(prometheus, filled)}
 
 
+def _filled(expr: str) -> str:
+    return dashboards.substitute(expr, __rate_interval="6s", __range="10s", __interval="1s")
+
+
 def test_tiles_tell_the_truth(prometheus: httpx.Client, targets: dict[str, str]) -> None:
-    by_title = {title: dashboards.substitute(expr) for _, title, expr in dashboards.queries()}
-    (up,) = _query(prometheus, by_title["ERP and database"])
-    assert up["value"][1] == "1"
-    (down,) = _query(prometheus, by_title["Targets down"])
+    by_title = {title: _filled(expr) for _, title, expr in dashboards.queries()}
+    (status,) = _query(prometheus, by_title["Status"])
+    assert status["value"][1] == "0", "mapped to: Up"
+    (down,) = _query(prometheus, by_title["Targets"])
     assert down["metric"] == {"job": "none"}
     assert down["value"][1] == "0"
     assert len(_query(prometheus, "up")) == len(targets)
+
+
+def test_slow_queries_are_counted(prometheus: httpx.Client) -> None:
+    (tile,) = [expr for _, title, expr in dashboards.queries() if title == "Slow"]
+    metric = "erp:db_slow_queries:total"
+    grown = f"sum(max_over_time({metric}[1h]) - min_over_time({metric}[1h]))"
+    wait_until(lambda: any(float(one["value"][1]) > 50 for one in _query(prometheus, grown)), "some were slow")
+    (expected,), (found,) = _query(prometheus, grown), _query(prometheus, _filled(tile))
+    assert float(found["value"][1]) == pytest.approx(float(expected["value"][1]), rel=0.25)
 
 
 @pytest.mark.parametrize(

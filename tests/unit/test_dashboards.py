@@ -29,6 +29,7 @@ METRICS = {
     "erp_http_request_duration_seconds_sum",
     "pg_up",
     "pg_stat_activity_connections",
+    "pg_settings_max_connections",
     # node exporter
     "node_cpu_seconds_total",
     "node_memory_MemAvailable_bytes",
@@ -106,6 +107,15 @@ def test_dashboard_is_one_of_grafana_12(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
+def test_variables_are_as_grafana_saves_them(name: str) -> None:
+    both = {"current", "includeAll", "label", "name", "options", "query", "refresh", "regex", "type"}
+    for variable in _parsed(name)["templating"]["list"]:
+        of_query = {"allValue", "datasource", "multi", "regexApplyTo", "sort"} if variable["type"] == "query" else set()
+        assert variable.keys() == both | of_query
+        assert variable["current"].keys() == {"text", "value"}
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
 def test_panels_explain_themselves(name: str) -> None:
     panels = _parsed(name)["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -138,8 +148,53 @@ def test_panels_do_not_overlap(name: str) -> None:
                 assert taken.setdefault((x, y), panel["title"]) == panel["title"]
 
 
+def _overview(*ids: int) -> list[dict[str, Any]]:
+    return [panel for panel in _parsed("erp-overview.json")["panels"] if panel["id"] in ids]
+
+
+def test_links_find_the_panels_under_their_ids() -> None:
+    kinds = {panel["id"]: panel["type"] for panel in _parsed("erp-overview.json")["panels"]}
+    lower = {7: "heatmap", 8: "table", 9: "timeseries", 10: "timeseries", 11: "timeseries"}
+    assert kinds == dict.fromkeys(range(1, 7), "stat") | lower
+
+
+def test_titles_of_tiles_fit_a_window_of_1280_pixels() -> None:
+    assert all(len(tile["title"]) <= 7 for tile in _overview(*range(1, 7)))
+
+
+def test_a_tile_without_data_does_not_look_well() -> None:
+    for tile in _overview(*range(1, 7)):
+        defaults = tile["fieldConfig"]["defaults"]
+        (nothing,) = [mapping["options"] for mapping in defaults["mappings"] if mapping["type"] == "special"]
+        assert nothing["match"] == "null+nan"
+        assert nothing["result"]["text"] == defaults["noValue"]
+        assert nothing["result"]["color"] not in {step["color"] for step in defaults["thresholds"]["steps"]}
+
+
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_overrides_match(name: str) -> None:
+    for panel in _parsed(name)["panels"]:
+        organized = [one["options"] for one in panel.get("transformations", ()) if one["id"] == "organize"]
+        columns = {column for options in organized for column in options["renameByName"].values()}
+        legends = [target["legendFormat"] for target in panel["targets"]]
+        for override in panel["fieldConfig"]["overrides"]:
+            kind, option = override["matcher"]["id"], override["matcher"]["options"]
+            if kind == "byName":
+                assert option in columns
+            elif kind == "byRegexp":
+                assert re.fullmatch("/.+/", option), "without slashes, Grafana matches whole names"
+                assert any(re.search(option.strip("/"), legend) for legend in legends)
+
+
+def test_a_query_leads_to_its_query_times() -> None:
+    (table,) = _overview(8)
+    properties = [one for override in table["fieldConfig"]["overrides"] for one in override["properties"]]
+    ((link,),) = [one["value"] for one in properties if one["id"] == "links"]
+    assert link["url"].startswith("/d/erp-overview?viewPanel=panel-7&var-query_name=${__value.text:percentencode}&")
+
+
 def test_slow_bound_is_drawn() -> None:
-    text = json.dumps([panel for panel in _parsed("erp-overview.json")["panels"] if panel["id"] in (5, 8)])
+    text = json.dumps(_overview(5, 8))
     assert text.count('{"color": "red", "value": 1.0}') == 3
 
 
