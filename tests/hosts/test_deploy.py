@@ -1,0 +1,264 @@
+"""A deployed host: what a second run, drift, a reboot, a mistake and a kill do to it."""
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from lab import Machine
+from tests.hosts.conftest import Stack
+
+_PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
+
+
+def _psql(machine: Machine, statement: str, database: str = "erp") -> str:
+    return machine.succeed(f'{_PSQL} -d {database} -c "{statement}"').strip()
+
+
+def _targets(address: str) -> dict[str, str]:
+    with urllib.request.urlopen(f"http://{address}:9090/api/v1/targets?state=active", timeout=10) as answer:
+        found = json.load(answer)["data"]["activeTargets"]
+    return {f"{one['labels']['job']} {one['scrapeUrl']}": one["health"] for one in found}
+
+
+def _wait_for_targets(machine: Machine) -> None:
+    """Wait until no target is down or has not been asked yet."""
+    query = f"curl -fsS http://{machine.address}:9090/api/v1/targets?state=active"
+    machine.wait_until_succeeds(
+        f"""{query} | grep -q '"health":"up"' && ! {query} | grep -qE '"health":"(down|unknown)"'"""
+    )
+
+
+@pytest.fixture
+def mended(stack: Stack) -> Iterator[Stack]:
+    """The stack for a test that deploys other settings: in the end the host has the lab's again."""
+    yield stack
+    last = stack.deploy()
+    assert last.status == 0, last.said
+
+
+def test_second_run_changes_nothing(stack: Stack) -> None:
+    """Every component is as wanted, and nothing is restarted."""
+    started = "systemctl show --property=ExecMainStartTimestampMonotonic 'messwarte-*' 'prometheus*' redis-server"
+    before = stack.machine.succeed(started)
+    again = stack.deploy()
+    assert (again.status, again.changed, again.failed) == (0, {}, {})
+    assert {"postgresql", "redis", "prometheus", "erp", "grafana"} <= set(again.same)
+    assert stack.machine.succeed(started) == before
+
+
+def test_everything_returns_after_a_reboot(stack: Stack) -> None:
+    """All targets are up again without a deploy, and the next one changes nothing."""
+    stack.machine.reboot()
+    _wait_for_targets(stack.machine)
+    jobs = {target.split()[0] for target in _targets(stack.machine.address)}
+    assert jobs == {"prometheus", "alertmanager", "node", "postgres", "redis", "erp", "tasks", "grafana"}
+    assert stack.machine.succeed("systemctl is-system-running --wait").strip() == "running"
+    again = stack.deploy()
+    assert (again.changed, again.failed) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("component", "damage", "healed"),
+    [
+        (
+            "prometheus",
+            "echo '# by hand' >> /etc/messwarte/prometheus/current/prometheus.yml",
+            "! grep -q 'by hand' /etc/messwarte/prometheus/current/prometheus.yml",
+        ),
+        (
+            "alertmanager",
+            "chmod 0666 /etc/messwarte/alertmanager/current/alertmanager.yml",
+            "test $(stat -c %a /etc/messwarte/alertmanager/current/alertmanager.yml) = 644",
+        ),
+        (
+            "redis",
+            "rm /etc/systemd/system/redis-server.service.d/messwarte.conf; systemctl daemon-reload",
+            "systemctl cat redis-server | grep -q /etc/messwarte/redis/current/redis.conf",
+        ),
+        ("node_exporter", "systemctl stop prometheus-node-exporter", "systemctl is-active prometheus-node-exporter"),
+        ("erp", "systemctl disable messwarte-erp", "systemctl is-enabled messwarte-erp"),
+        (
+            "tasks",
+            "mv /opt/messwarte/tasks/current /root/away",
+            "test -d /opt/messwarte/tasks/current/erp_tasks",
+        ),
+        (
+            "database",
+            f"{_PSQL} -c 'REVOKE pg_monitor FROM messwarte_monitor'",
+            f"""{_PSQL} -c "SELECT pg_has_role('messwarte_monitor', 'pg_monitor', 'member')" | grep -qx t""",
+        ),
+        (
+            "database",
+            f"{_PSQL} -c 'ALTER ROLE erp_app SUPERUSER'",
+            f"""{_PSQL} -c "SELECT rolsuper FROM pg_roles WHERE rolname = 'erp_app'" | grep -qx f""",  # noqa: S608
+        ),
+    ],
+)
+def test_drift_is_healed_and_only_its_component_changes(stack: Stack, component: str, damage: str, healed: str) -> None:
+    """A file, a mode, a link, a unit, an application or a grant that was changed by hand comes back."""
+    stack.machine.succeed(damage)
+    stack.machine.fail(healed)
+    run = stack.deploy()
+    assert (run.status, run.changed) == (0, {component: ["erp"]}), run.said
+    stack.machine.succeed(healed)
+
+
+def test_bad_value_is_refused_before_the_running_one_is_touched(mended: Stack, tmp_path: Path) -> None:
+    """`postgres -C` refuses shared_buffers of a memory so small; PostgreSQL is neither stopped nor changed."""
+    begun = _psql(mended.machine, "SELECT pg_postmaster_start_time()")
+    run = mended.deploy(mended.settings(tmp_path, postgresql={"memory": "1MB"}))
+    assert run.status != 0
+    assert re.search(r"postgresql: `runuser .*\n.*outside the valid range for parameter .?shared_buffers", run.said)
+    assert _psql(mended.machine, "SELECT pg_postmaster_start_time()") == begun
+    assert mended.deploy().changed == {}
+
+
+def test_configuration_that_does_not_start_is_put_back(mended: Stack, tmp_path: Path) -> None:
+    """Twice: what checks well but cannot get its memory is put back, the error is shown, and PostgreSQL runs."""
+    for memory in ("16TB", "15TB"):
+        run = mended.deploy(mended.settings(tmp_path, postgresql={"memory": memory}))
+        assert run.status != 0
+        assert "could not map anonymous shared memory" in run.said
+        assert "The configuration before it was put back and runs." in run.said
+        assert _psql(mended.machine, "SHOW shared_buffers") == "256MB"
+    again = mended.deploy()
+    assert (again.changed, again.failed) == ({}, {})
+
+
+def test_wrong_setting_stops_before_anything_is_touched(stack: Stack, tmp_path: Path) -> None:
+    """The message names file and setting, without a trace; no operation begins."""
+    path = stack.settings(tmp_path, redis={"memory": "lots"})
+    run = stack.deploy(path)
+    assert run.status != 0
+    assert f"{path}: redis.memory: Value error, must be a size such as `512MB` or `8GB` (given: 'lots')" in run.said
+    assert "Traceback" not in run.said
+    assert "Starting operation" not in run.said
+
+
+def test_component_that_is_switched_off_goes_and_its_data_stay(mended: Stack, tmp_path: Path) -> None:
+    """Unit, links and files of Redis and of what needs it are gone; its data, and everything else, stay."""
+    machine = mended.machine
+    data = machine.succeed("ls -i /var/lib/redis/appendonlydir")
+    run = mended.deploy(mended.settings(tmp_path, redis={"mode": "off"}))
+    assert run.status == 0, run.said
+    assert set(run.changed) == {"only what is wanted", "prometheus"}
+    machine.fail("systemctl is-active redis-server", "systemctl is-enabled messwarte-tasks-worker")
+    gone = machine.succeed("ls /etc/messwarte /opt/messwarte; find /etc/systemd -name 'messwarte*'; ss -Hltn")
+    assert not re.search(r"redis|tasks|:6379|:9121|:801\d", gone)
+    assert machine.succeed("ls -i /var/lib/redis/appendonlydir") == data
+    assert not any(target.startswith(("redis", "tasks")) for target in _targets(machine.address))
+    back = mended.deploy()
+    assert set(back.changed) == {"only what is wanted", "redis", "redis_exporter", "tasks", "prometheus"}
+    _wait_for_targets(machine)
+
+
+def test_nothing_listens_beyond_loopback_and_the_labs_address(stack: Stack) -> None:
+    """TCP and UDP; sshd is how the deploy gets in."""
+    sockets = stack.machine.succeed("ss -Hltun").splitlines()
+    local = [line.split()[4] for line in sockets]
+    open_to_all = [one for one in local if not one.startswith(("127.0.0.", "[::1]", f"{stack.machine.address}:"))]
+    assert sorted(open_to_all) == ["0.0.0.0:22", "[::]:22"]
+    assert f"{stack.machine.address}:5432" in local
+
+
+def test_no_secret_can_be_read_by_others(stack: Stack, tmp_path: Path) -> None:
+    """No secret is in the process list, the journal, a log, or a file that others can read."""
+    secrets = stack.secrets
+    assert {"postgres_erp_app", "postgres_monitor", "redis_erp_tasks", "grafana_admin"} <= set(secrets)
+    patterns = tmp_path / "patterns"
+    patterns.write_text("".join(f"{value}\n" for value in secrets.values()))
+    stack.machine.copy_to_host(patterns, "/root/patterns")
+    stack.machine.succeed("chmod 600 /root/patterns")
+    search = "grep -lF -f /root/patterns"
+    # The search finds what is there: the files of root's alone.
+    found = stack.machine.succeed(f"find /etc/messwarte -type f -print0 | xargs -0 {search}").split()
+    assert {path.split("/")[3] for path in found} >= {"database", "erp", "grafana", "redis", "redis_exporter", "tasks"}
+    assert stack.machine.succeed(f"stat -c '%U %a' {' '.join(found)} | sort -u") == "root 600\n"
+    stack.machine.fail(
+        f"find /etc /run /opt /var /tmp /usr/local -type f -perm /004 -print0 2>/dev/null | xargs -0 {search}",
+        "ls -d /var/log/* | grep -v journal | xargs grep -rlF -f /root/patterns",
+        f"journalctl --no-pager --output=export | {search}",
+        f"cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | {search}",
+        # Nor on a path that others can walk.
+        "find /etc /run /opt /var /tmp -type d -perm -005 2>/dev/null | grep -E 'credentials/.+service'",
+    )
+
+
+def test_services_are_hardened(stack: Stack) -> None:
+    """systemd rates the exposure of every service that faces the network or holds a password at 1.6 or less."""
+    units = stack.machine.succeed(
+        "systemctl list-units --plain --no-legend 'messwarte-*.service' 'prometheus*.service' 'redis-*.service' "
+        "'grafana-*.service' | cut -d' ' -f1"
+    ).split()
+    assert len(units) >= 10
+    rated = stack.machine.succeed(
+        *(
+            f"systemd-analyze security --no-pager --json=short {unit} >/dev/null; "
+            f"echo {unit} $(systemd-analyze security --no-pager {unit} | tail -1)"
+            for unit in units
+        )
+    )
+    scores = {match[1]: float(match[2]) for match in re.finditer(r"^(\S+) .*: ([\d.]+) ", rated, re.MULTILINE)}
+    assert set(scores) == set(units)
+    assert {unit: score for unit, score in scores.items() if score > 1.6} == {}
+
+
+def test_postgresql_runs_with_all_that_was_set(stack: Stack) -> None:
+    """No setting waits for a restart, no line of pg_hba is wrong, and auto_explain took its threshold."""
+    assert _psql(stack.machine, "SELECT name FROM pg_settings WHERE pending_restart") == ""
+    assert _psql(stack.machine, "SELECT error FROM pg_hba_file_rules WHERE error IS NOT NULL") == ""
+    assert _psql(stack.machine, "SHOW auto_explain.log_min_duration") == "1s"
+    assert _psql(stack.machine, "SHOW max_connections") == "100"
+
+
+def test_postgresql_lets_in_whom_it_must_and_nobody_else(stack: Stack) -> None:
+    """erp_app comes in over its host's address with its password; not from here, not over loopback, nobody else."""
+    machine, password = stack.machine, stack.secrets["postgres_erp_app"]
+    login = "PGPASSFILE=/root/pgpass psql -XAtw -c 'SELECT current_user' 'dbname=erp host={} user={}'"
+    machine.succeed(
+        "install -m 600 /etc/messwarte/erp/current/password /root/pgpass && sed -i 's/^/*:*:*:*:/' /root/pgpass"
+    )
+    assert machine.succeed(login.format(machine.address, "erp_app")) == "erp_app\n"
+    for host, user in (("127.0.0.1", "erp_app"), (machine.address, "messwarte_monitor"), (machine.address, "postgres")):
+        assert "no pg_hba.conf entry" in machine.fail(login.format(host, user))
+    assert "Peer authentication failed" in machine.fail(login.format("/var/run/postgresql", "erp_owner"))
+    with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry"):
+        psycopg.connect(host=machine.address, dbname="erp", user="erp_app", password=password, connect_timeout=10)
+
+
+def test_redis_keeps_tasks_and_knows_named_users_only(stack: Stack) -> None:
+    """The default user is off; tasks are written to disk and never evicted; the monitor cannot read them."""
+    machine = stack.machine
+    users = machine.succeed("cat /etc/messwarte/redis/current/users.acl")
+    assert users.splitlines()[0] == "user default off"
+    assert "NOAUTH" in machine.succeed(f"redis-cli -h {machine.address} ping")
+    as_user = (
+        f'REDISCLI_AUTH="$(cat /etc/messwarte/{{}})" redis-cli -h {machine.address} --user {{}} --no-auth-warning '
+    )
+    monitor = as_user.format("redis/current/monitor_password", "messwarte_monitor")
+    info = machine.succeed(f"{monitor} info")
+    assert "maxmemory_policy:noeviction" in info
+    assert "aof_enabled:1" in info
+    assert f"maxmemory:{128 * 2**20}" in info
+    assert "NOPERM" in machine.succeed(f"{monitor} get x", f"{monitor} config get requirepass")
+    tasks = as_user.format("tasks/current/redis_password", "erp_tasks")
+    assert "PONG" in machine.succeed(f"{tasks} ping")
+    assert "NOPERM" in machine.succeed(f"{tasks} config get maxmemory")
+
+
+def test_services_run_as_users_of_their_own(stack: Stack) -> None:
+    """Our exporter, the ERP and the tasks each have a user that nothing else runs as."""
+    listed: dict[str, set[str]] = {}
+    for line in stack.machine.succeed("ps -eo user:32,unit:64 --no-headers").splitlines():
+        user, unit = line.split()[:2]
+        listed.setdefault(user, set()).add(unit)
+    assert listed["messwarte-exporter"] == {"messwarte-pgstat-exporter.service"}
+    assert listed["messwarte-erp"] == {"messwarte-erp.service", "messwarte-erp-load.service"}
+    assert listed["messwarte-tasks"] == {"messwarte-tasks-worker.service", "messwarte-tasks-api.service"}
+    ours = re.compile(r"messwarte|prometheus|redis|grafana|postgres")
+    assert not [unit for unit in listed["root"] if ours.search(unit)]
