@@ -44,6 +44,11 @@ class Stack:
         return machine
 
     @property
+    def has_grafana(self) -> bool:
+        """Whether Grafana could be had: a package file on this machine, or its repository within reach."""
+        return self.machine.execute("test -d /etc/messwarte/grafana")[0] == 0
+
+    @property
     def secrets(self) -> dict[str, str]:
         """The secrets that the first deploy made."""
         return dict(yaml.safe_load((STATE / self.lab / "secrets.yml").read_text()))

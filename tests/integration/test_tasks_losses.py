@@ -103,46 +103,74 @@ def test_job_of_a_crashed_worker_is_done_by_the_next(queue: Queue) -> None:
     assert queue.metrics("worker")[f'erp_tasks_abandoned_total{{task="{REPORT}"}}'] == 1
 
 
-def test_redis_that_crashes_loses_nothing(need_program: Callable[[str, str], str], filled: str, tmp_path: Path) -> None:
+class OwnRedis:
+    """A Redis of one test, which can crash and come back with all that it had acknowledged."""
+
+    def __init__(self, program: str, directory: Path) -> None:
+        self.port = free_port()
+        self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", "pw"]
+        self._command += ["--dir", str(directory), "--appendonly", "yes", "--appendfsync", "always"]
+        self.start()
+
+    def url(self, database: int) -> str:
+        return f"redis://:pw@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        self._server = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        wait(lambda: redis.Redis.from_url(self.url(0)).ping(), "Redis answers")
+
+    def crash(self) -> None:
+        self._server.kill()
+        self._server.wait()
+
+
+@pytest.fixture
+def own_redis(need_program: Callable[[str, str], str], tmp_path: Path) -> Iterator[OwnRedis]:
+    """A Redis that the test may end."""
+    server = OwnRedis(need_program("redis-server", "redis-server"), tmp_path)
+    yield server
+    server.crash()
+
+
+@pytest.fixture
+def fragile(own_redis: OwnRedis, filled: str, tmp_path: Path) -> Iterator[Queue]:
+    """A queue on that Redis; nothing of it runs yet."""
+    queue = Queue(own_redis.url, filled, tmp_path)
+    yield queue
+    queue.stop()
+
+
+def test_redis_that_crashes_loses_nothing(fragile: Queue, own_redis: OwnRedis, filled: str) -> None:
     """One job ran and one waited; both are done, and the worker goes on by itself."""
-    port = free_port()
-    command = [need_program("redis-server", "redis-server"), "--port", str(port), "--bind", "127.0.0.1"]
-    command += [
-        "--requirepass",
-        "pw",
-        "--dir",
-        str(tmp_path),
-        "--appendonly",
-        "yes",
-        "--appendfsync",
-        "always",
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    queue = Queue(lambda db: f"redis://:pw@127.0.0.1:{port}/{db}", filled, tmp_path)
-    try:
-        wait(lambda: redis.Redis.from_url(queue.redis_url(0)).ping(), "Redis answers")
-        queue.start("api")
-        worker = queue.start("worker")
-        with psycopg.connect(filled) as blocker:
-            blocker.execute("LOCK TABLE lagerbewegung IN ACCESS EXCLUSIVE MODE")
-            jobs = [queue.submit(), queue.submit()]
-            queue.reach(jobs[0], "running")
-            server.kill()
-            server.wait()
-            assert queue.http.get("/healthz").status_code == 503
-            refused = queue.http.post(POST, json={"monat": "2026-10"})
-            assert refused.status_code == 503
-            assert refused.headers["Retry-After"] == "5"
-            assert queue.metrics("worker")["erp_tasks_broker_up"] == 0
-            wait(lambda: "Trying again" in queue.log("worker"), "the worker has noticed")
-            server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        for job in jobs:
-            assert exact(queue.reach(job, "succeeded")["result"]) == expected(10)
-        assert worker.poll() is None
-    finally:
-        queue.stop()
-        server.kill()
-        server.wait()
+    fragile.start("api")
+    worker = fragile.start("worker")
+    with psycopg.connect(filled) as blocker:
+        blocker.execute("LOCK TABLE lagerbewegung IN ACCESS EXCLUSIVE MODE")
+        jobs = [fragile.submit(), fragile.submit()]
+        fragile.reach(jobs[0], "running")
+        own_redis.crash()
+        assert fragile.http.get("/healthz").status_code == 503
+        refused = fragile.http.post(POST, json={"monat": "2026-10"})
+        assert refused.status_code == 503
+        assert refused.headers["Retry-After"] == "5"
+        assert fragile.metrics("worker")["erp_tasks_broker_up"] == 0
+        wait(lambda: "Trying again" in fragile.log("worker"), "the worker has noticed")
+        own_redis.start()
+    for job in jobs:
+        assert exact(fragile.reach(job, "succeeded")["result"]) == expected(10)
+    assert worker.poll() is None
+
+
+@pytest.mark.parametrize("age", [0, 1.2, 1.6])
+def test_worker_stops_although_redis_goes_first(fragile: Queue, own_redis: OwnRedis, age: float) -> None:
+    """Both are told to stop, as in a shutdown of their host; Redis is gone at some moment of the worker's stop."""
+    worker = fragile.start("worker")
+    wait(lambda: "ready." in fragile.log("worker"), "the worker is ready")
+    time.sleep(age)
+    worker.send_signal(signal.SIGTERM)
+    wait(lambda: "Hitting Ctrl+C" in fragile.log("worker"), "the worker begins to stop")
+    own_redis.crash()
+    worker.wait(15)
 
 
 def test_late_second_delivery_is_dropped(queue: Queue) -> None:
