@@ -145,7 +145,7 @@ def test_component_that_is_switched_off_goes_and_its_data_stay(mended: Stack, tm
     machine = mended.machine
     api = f"http://{machine.address}:8010"
     job = httpx.post(f"{api}/tasks/reports/monatsbericht", json={"monat": "2026-10"}, trust_env=False).json()
-    done = f"curl -fsS {api}{job['status_url']} | grep '\"succeeded\"'"
+    done = f"curl -fsS {api}{job['status_url']} | tee /dev/stderr | grep -q '\"succeeded\"'"
     machine.wait_until_succeeds(done)
     run = mended.deploy(mended.settings(tmp_path, redis={"mode": "off"}))
     assert run.status == 0, run.said
@@ -243,7 +243,7 @@ def test_redis_keeps_tasks_and_knows_named_users_only(stack: Stack) -> None:
     """The default user is off; tasks are written to disk and never evicted; the monitor cannot read them."""
     machine = stack.machine
     users = machine.succeed("cat /etc/messwarte/redis/current/users.acl")
-    assert users.splitlines()[0] == "user default off"
+    assert users.splitlines()[0] == "user default off ~* &* +@all"
     assert "NOAUTH" in machine.succeed(f"redis-cli -h {machine.address} ping")
     as_user = (
         f'REDISCLI_AUTH="$(cat /etc/messwarte/{{}})" redis-cli -h {machine.address} --user {{}} --no-auth-warning '

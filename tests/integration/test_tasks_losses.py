@@ -161,6 +161,16 @@ def test_redis_that_crashes_loses_nothing(fragile: Queue, own_redis: OwnRedis, f
     assert worker.poll() is None
 
 
+def test_first_request_after_redis_is_back_is_served(fragile: Queue, own_redis: OwnRedis) -> None:
+    """Connections that broke in between are replaced without a word to the client."""
+    fragile.start("api")
+    fragile.start("worker")
+    fragile.reach(fragile.submit(), "succeeded")
+    own_redis.crash()
+    own_redis.start()
+    assert fragile.reach(fragile.submit(), "succeeded", "failed")["state"] == "succeeded"
+
+
 @pytest.mark.parametrize("age", [0, 1.2, 1.6])
 def test_worker_stops_although_redis_goes_first(fragile: Queue, own_redis: OwnRedis, age: float) -> None:
     """Both are told to stop, as in a shutdown of their host; Redis is gone at some moment of the worker's stop."""

@@ -15,6 +15,8 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import Counter, Gauge, start_http_server
 from pydantic import BaseModel, ConfigDict, Field
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from erp_tasks import events, submit
@@ -52,6 +54,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         socket_connect_timeout=5,
         # Longer than a stream waits for its next event.
         socket_timeout=20,
+        # What is sent over a connection that Redis' restart has broken is sent once more over a new one.
+        retry=Retry(NoBackoff(), 1),
         max_connections=_MAX_STREAMS + 50,
     )
     yield

@@ -36,7 +36,8 @@ async def submit(
     if idempotency_key is not None:
         name = f"erp_tasks:idempotency:{hashlib.sha256(f'{task} {idempotency_key}'.encode()).hexdigest()}"
         mine = f"{job_id} {fingerprint}"
-        if not await client.set(name, mine, nx=True, ex=_REMEMBER_SECONDS):
+        # Sent again after a lost connection, it may find what it has itself written.
+        if await client.set(name, mine, nx=True, get=True, ex=_REMEMBER_SECONDS) not in {None, mine}:
             await client.delete(key(job_id), stream(job_id))
             return await _earlier(client, name, task, arguments, fingerprint)
     await _publish(client, job_id, task, arguments)
