@@ -4,9 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import importlib.metadata
-import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -19,6 +16,7 @@ import psycopg_pool
 from fastapi import FastAPI
 
 import erp_metrics
+from bench.report import Target, as_json
 from bench.throwaway import postgres
 from erp_metrics import setup
 
@@ -66,19 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = asyncio.run(_measure(dsn, options.rounds, options.operations))
     query, request = found["asyncio query"], found["request with one query"]
     targets = [
-        _target("time with, against without, of the shortest request", round(request.ratio, 3), _RATIO_BOUND),
-        _target("µs added to a query", query.added, _QUERY_MICROSECONDS_BOUND),
+        Target("time with, against without, of the shortest request", round(request.ratio, 3), _RATIO_BOUND),
+        Target("µs added to a query", query.added, _QUERY_MICROSECONDS_BOUND),
     ]
     if options.json:
-        figures = {name: vars(one) for name, one in found.items()}
-        print(json.dumps({**_surroundings(), "figures": figures, "targets": targets}, indent=2, ensure_ascii=False))  # noqa: T201
+        print(as_json(_versions(), {name: vars(one) for name, one in found.items()}, targets))  # noqa: T201
     else:
         _print(found, targets)
-    return 0 if all(target["ok"] for target in targets) else 1
-
-
-def _target(name: str, value: float, bound: float) -> dict[str, Any]:
-    return {"name": name, "value": value, "bound": bound, "ok": value <= bound}
+    return 0 if all(target.ok for target in targets) else 1
 
 
 async def _measure(dsn: str, rounds: int, operations: int) -> dict[str, Figures]:
@@ -160,21 +153,15 @@ async def _send(message: Any) -> None:
         raise RuntimeError(f"the application answers {message['status']}")
 
 
-def _surroundings() -> dict[str, Any]:
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-        "versions": {"python": platform.python_version(), "psycopg_impl": psycopg.pq.__impl__, **versions},
-    }
+def _versions() -> dict[str, str]:
+    return {"psycopg_impl": psycopg.pq.__impl__, **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
-def _print(found: dict[str, Figures], targets: list[dict[str, Any]]) -> None:
+def _print(found: dict[str, Figures], targets: list[Target]) -> None:
     print(f"{'':24} {'without':>10} {'with':>10} {'added':>10} {'ratio':>7}")  # noqa: T201
     for name, one in found.items():
         print(f"{name:24} {one.plain:7.1f} µs {one.measured:7.1f} µs {one.added:7.1f} µs {one.ratio:7.3f}")  # noqa: T201
-    for target in targets:
-        verdict = "met" if target["ok"] else "MISSED"
-        print(f"{target['name']}: {target['value']}, at most {target['bound']}: {verdict}")  # noqa: T201
+    print(*targets, sep="\n")  # noqa: T201
 
 
 if __name__ == "__main__":

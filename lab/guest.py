@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import units
+from lab import cgroups, units
 from lab.network import Network, tag
 from lab.surroundings import take_over
 from lab.system import BOUND, LabError, delete_tree, run, wait_until
@@ -20,7 +20,9 @@ _LINKS = Path("/sys/class/net")
 _MARK = "MESSWARTE_LAB_HOST"
 # nspawn ends with this when its guest reboots: only then it is started again.
 _REBOOTS = 133
-_SUPERVISOR = f'while "$@"; test $? -eq {_REBOOTS}; do :; done'
+_SUPERVISOR = (
+    f'for group in $GROUPS; do echo $$ >"$group/cgroup.procs"; done; while "$@"; test $? -eq {_REBOOTS}; do :; done'
+)
 _NETWORK = """\
 [Match]
 Name=host0
@@ -104,14 +106,17 @@ def prepare(guest: Guest, base: Path, public_key: str, hosts: Mapping[str, str])
 
 def boot(guest: Guest) -> None:
     """Start the host in the background, outside of this session; it is started again when it reboots."""
-    start = ["setsid", "--fork", "sh", "-c", _SUPERVISOR, "messwarte-lab"]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"}
     if units.in_charge():
         start = units.start(_unit(guest.machine), f"Messwarte lab host {guest.root}", guest.log, _REBOOTS)
+    else:
+        start = ["setsid", "--fork", "sh", "-c", _SUPERVISOR, "messwarte-lab"]
+        environment["GROUPS"] = " ".join(map(str, cgroups.make(_group(guest.machine))))
     with guest.log.open("ab") as log:
         subprocess.run(
             [*start, *_nspawn(guest)],
             cwd="/",
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "dumb"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -129,6 +134,7 @@ def kill(guest: Guest) -> None:
     """End every process of the host at once, its supervisor included, and wait until its cable is gone."""
     units.stop(_unit(guest.machine))
     _kill(guest.root, guest.interface)
+    cgroups.remove(_group(guest.machine))
     _forget(guest.machine, guest.root)
 
 
@@ -137,6 +143,7 @@ def remove(lab: str) -> None:
     roots = ROOTS / lab
     units.stop(_unit(f"{_machines(lab)}*"))
     _kill(roots, f"vb-{_machines(lab)}*")
+    cgroups.remove(_group(f"{_machines(lab)}*"))
     for link in _NSPAWN.glob(f"*/{_machines(lab)}*"):
         _forget(link.name, None)
     for root in roots.glob("*/"):
@@ -181,6 +188,10 @@ def _unit(machine: str) -> str:
     return f"messwarte-lab-{machine}.service"
 
 
+def _group(machine: str) -> str:
+    return f"messwarte-lab-{machine}"
+
+
 def _machines(lab: str) -> str:
     return f"mw{tag(lab)}h"
 
@@ -196,9 +207,12 @@ def _kill(root: Path, links: str) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return not pids and not any(_LINKS.glob(links))
+        return not pids
 
     wait_until(gone, f"the processes of {root} end", 30)
+    # A connection that nobody ended keeps the kernel from taking them away for minutes.
+    for link in _LINKS.glob(links):
+        run(["ip", "link", "delete", link.name], check=False)
 
 
 def _forget(machine: str, root: Path | None) -> None:

@@ -36,7 +36,8 @@ def other() -> Iterator[Machine]:
 def test_hosts_are_debian_13_and_healthy(pair: dict[str, Machine]) -> None:
     """Every unit of a fresh host runs, and PID 1 is systemd."""
     for machine in pair.values():
-        assert machine.succeed("systemctl is-system-running --wait").strip() == "running"
+        failed = "{ systemctl --failed --no-legend; journalctl --no-pager --priority warning --lines 40; exit 1; }"
+        assert machine.succeed(f"systemctl is-system-running --wait || {failed}").strip() == "running"
         assert 'VERSION_ID="13"' in machine.succeed("cat /etc/os-release; hostname")
         assert machine.succeed("hostname").strip() == machine.name
 
@@ -167,6 +168,18 @@ def test_two_labs_do_not_meet(pair: dict[str, Machine], other: Machine) -> None:
     other.succeed(connect.format(other.address))
     other.fail(connect.format(pair["first"].address))
     pair["first"].fail(connect.format(other.address))
+
+
+def test_stopping_a_unit_leaves_the_other_hosts_unit_of_that_name_alone(
+    pair: dict[str, Machine], other: Machine
+) -> None:
+    """Neither is its process ended, nor is there a wait for it: systemd acts on control groups by name."""
+    hosts = (pair["first"], pair["second"], other)
+    for machine in hosts:
+        machine.succeed("systemd-run --quiet --unit=namesake --service-type=exec sh -c 'sleep 1000 & wait'")
+    assert pair["first"].succeed("systemctl stop namesake", timeout=20) == ""
+    for machine in hosts[1:]:
+        assert machine.succeed("systemctl is-active namesake; pgrep -c -f 'sleep 1000'").split() == ["active", "2"]
 
 
 def test_another_checkouts_lab_is_not_touched(pair: dict[str, Machine], tmp_path: Path) -> None:

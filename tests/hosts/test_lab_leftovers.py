@@ -23,13 +23,14 @@ TREES = Path("/var/lib/messwarte/labs")
 
 
 def traces(bridge: str) -> list[str]:
-    """Return what the machine's own tools show of a lab: interfaces, rules, mounts, processes, what nspawn noted."""
+    """Return what the machine's own tools show of a lab: links, rules, mounts, processes, nspawn's."""
     commands = (
         "ip -br link",
         "nft list ruleset",
         "cat /proc/self/mounts",
         "ps -axww -o pid,args",
         "ls -d /run/systemd/nspawn/*/*",
+        "find /sys/fs/cgroup -maxdepth 2 -type d",
     )
     shown = [
         subprocess.run(command, shell=True, capture_output=True, text=True, check=False).stdout  # noqa: S602
