@@ -1,7 +1,8 @@
-"""`messwarte deploy`: what `pyinfra INVENTORY deploy/stack.py` does, or whether it would change anything."""
+"""`messwarte deploy`: what `pyinfra INVENTORY deploy/stack.py` does, whether it would change anything, the way back."""
 
 import json
 import sys
+from typing import Any
 
 import click
 
@@ -12,19 +13,55 @@ from cli import stack
 @stack.inventory_argument
 @stack.lab_option
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 when the hosts differ from what is wanted.")
-@click.option("--json", "as_json", is_flag=True, help="With --check: print the list of host and component that differ.")
-def command(inventory: str, lab: str, check: bool, as_json: bool) -> None:  # noqa: ARG001
+@click.option("--json", "as_json", is_flag=True, help="With --check: print a list of host, component and differences.")
+@click.option("--rollback", metavar="COMPONENT", help="Return to the configuration that COMPONENT had before.")
+@click.option("--remove", is_flag=True, help="Take the stack away from the hosts; packages and data stay.")
+@click.option("--yes", is_flag=True, help="With --remove: do not ask.")
+def command(
+    *,
+    inventory: str,
+    lab: str,  # noqa: ARG001  the inventory reads the lab's name
+    check: bool,
+    as_json: bool,
+    rollback: str | None,
+    remove: bool,
+    yes: bool,
+) -> None:
     """Bring the hosts of INVENTORY to what it and its settings say."""
-    if not check:
-        sys.exit(stack.deploy(inventory))
+    if sum((check, rollback is not None, remove)) > 1:
+        raise click.UsageError("--check, --rollback and --remove exclude each other")
+    if check:
+        sys.exit(_check(inventory, as_json))
+    if rollback:
+        sys.exit(_roll_back(inventory, rollback))
+    if remove:
+        if not yes:
+            click.confirm(f"stop and remove everything that was deployed to the hosts of {inventory}?", abort=True)
+        sys.exit(stack.pyinfra(inventory, "deploy/remove.py"))
+    sys.exit(stack.deploy(inventory))
+
+
+def _check(inventory: str, as_json: bool) -> int:
     answer = stack.ask(inventory, "--dry", "deploy/stack.py")
     if answer is None:
         raise click.ClickException("could not be checked; see above")
-    drift = [(host, step["name"]) for step in answer["plan"] for host in step["hosts_with_change"]]
+    steps = [(host, step["name"]) for step in answer["plan"] for host in step["hosts_with_change"]]
+    by_hand = stack.report(inventory, "differences") if steps else {}
+    drift: list[dict[str, Any]] = [
+        {"host": host, "component": name, "differences": by_hand.get(host, {}).get(name) or ["what is wanted is new"]}
+        for host, name in steps
+    ]
     if as_json:
-        print(json.dumps([{"host": host, "component": name} for host, name in drift], indent=2))
+        print(json.dumps(drift, indent=2))
     else:
-        for host, name in drift:
-            print(f"{host}: {name} differs")
+        for one in drift:
+            print(f"{one['host']}: {one['component']} differs: {', '.join(one['differences'])}")
         print(f"{len(drift)} differ; bring them back with ./messwarte deploy {inventory}" if drift else "no drift")
-    sys.exit(1 if drift else 0)
+    return 1 if drift else 0
+
+
+def _roll_back(inventory: str, component: str) -> int:
+    status = stack.pyinfra(inventory, "deploy/rollback.py", "--data", f"component={component}")
+    if not status:
+        print(f"{component} runs as before; ./messwarte deploy brings back what the settings say: change those first")
+    return status

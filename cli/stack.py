@@ -13,7 +13,7 @@ from cli.run import ROOT, echo, run, tool
 
 LAB_INVENTORY = "inventories/lab.py"
 STATE = ROOT / ".lab"
-_HEALTH = "deploy.operations.HostReport"
+_REPORT = "deploy.operations.HostReport"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -40,7 +40,12 @@ inventory_argument = click.argument("inventory", default=LAB_INVENTORY)
 
 def deploy(inventory: str, output: TextIO | None = None, **environment: str) -> int:
     """Bring the hosts to what the inventory and its settings say; return pyinfra's exit status."""
-    return run([tool("pyinfra"), "-y", inventory, "deploy/stack.py"], output, **environment)
+    return pyinfra(inventory, "deploy/stack.py", output=output, **environment)
+
+
+def pyinfra(inventory: str, *arguments: str, output: TextIO | None = None, **environment: str) -> int:
+    """Run pyinfra on an inventory without its question; return its exit status."""
+    return run([tool("pyinfra"), "-y", inventory, *arguments], output, **environment)
 
 
 def ask(inventory: str, *arguments: str) -> Any:
@@ -61,8 +66,7 @@ def health(inventory: str) -> list[dict[str, Any]]:
     known = ask(inventory, "debug-inventory")
     if known is None:
         raise click.ClickException(f"{inventory} cannot be read; see above")
-    answer = ask(inventory, "fact", _HEALTH, "verb=health") or {}
-    found: dict[str, Any] = next(iter(answer.values()), {})
+    found = report(inventory, "health")
     lines = []
     for host in (one["name"] for one in known):
         of_host = found.get(host)
@@ -72,6 +76,12 @@ def health(inventory: str) -> list[dict[str, Any]]:
             of_host = [_line("stack", "nothing is deployed here yet")]
         lines += [{"component": one["component"], "host": host, **one} for one in of_host]
     return lines
+
+
+def report(inventory: str, verb: str) -> dict[str, Any]:
+    """Return what the hosts report about a verb, by host; those that cannot be reached are missing."""
+    answer = ask(inventory, "fact", _REPORT, f"verb={verb}") or {}
+    return next(iter(answer.values()), {})
 
 
 def _line(component: str, trouble: str) -> dict[str, Any]:

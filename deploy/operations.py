@@ -11,7 +11,11 @@ from pyinfra.api import FactBase, FileUploadCommand, StringCommand, operation
 
 from deploy.component import Component
 
-_MODULES = ("notes", "state", "apply")
+# In the order in which they import each other.
+_MODULES = {
+    "state": ("system", "notes", "state"),
+    "apply": ("system", "notes", "packages", "generations", "units", "apply"),
+}
 _UPLOADS = "/var/lib/messwarte/uploads"
 _LOADER = """\
 import sys, types
@@ -28,14 +32,13 @@ sys.modules["deploy.host.{module}"].main({arguments!r})
 def program(module: str, arguments: dict[str, Any]) -> str:
     """Return a self-contained Python program that calls `main` of one of deploy/host's modules."""
     folder = Path(__file__).parent / "host"
-    needed = [name for name in _MODULES if name in {"notes", module}]
     sources = {"deploy": "", "deploy.host": ""}
-    sources |= {f"deploy.host.{name}": (folder / f"{name}.py").read_text() for name in needed}
+    sources |= {f"deploy.host.{name}": (folder / f"{name}.py").read_text() for name in _MODULES[module]}
     return _LOADER.format(sources=sources, module=module, arguments=arguments)
 
 
 class HostReport(FactBase[Any]):
-    """What `deploy/host/state.py` says: `report` of one component, `components`, or `health` of all."""
+    """What `deploy/host/state.py` says: `report` of one component; `components`, `differences` or `health` of all."""
 
     def command(self, verb: str, component_name: str = "") -> str:
         """Return the command; it changes nothing on the host."""
@@ -68,3 +71,15 @@ def only(wanted: list[str]) -> Generator[StringCommand, None, None]:
         host.noop("nothing is on this host that does not belong there")
         return
     yield StringCommand("python3 -I -", _stdin=[program("apply", {"name": "stack", "only": wanted})])
+
+
+@operation(is_idempotent=False)
+def roll_back(component_name: str) -> Generator[StringCommand, None, None]:
+    """Return to the configuration that a component had before, until the next deploy."""
+    found = host.get_fact(HostReport, verb="components")
+    if component_name not in found["applied"]:
+        host.noop(f"{component_name} is not on this host")
+        return
+    yield StringCommand(
+        "python3 -I -", _stdin=[program("apply", {"name": component_name, "roll_back": component_name})]
+    )

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
-import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from deploy.host.system import shell
 
 ETC = Path("/etc/messwarte")
 NOTES = Path("/var/lib/messwarte/applied")
+EARLIER = Path("/var/lib/messwarte/earlier")
 WANTED = Path("/var/lib/messwarte/wanted.json")
 APPS = Path("/opt/messwarte")
 LOCK = Path("/run/lock/messwarte.lock")
@@ -33,6 +35,34 @@ def read_begun(name: str) -> dict[str, Any]:
         return {}
 
 
+def write(path: Path, note: Any) -> None:
+    """Write a note, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with closed(fresh) as out:
+        out.write(json.dumps(note).encode())
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(path)
+
+
+def closed(path: Path) -> BinaryIO:
+    """Open a new file that nobody else can read, not even for the moment before its mode is set."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+
+def earlier_path(name: str, generation: Path) -> Path:
+    """Return where the note of a generation lies while the generation is kept."""
+    return EARLIER / name / f"{generation.name}.json"
+
+
+def earlier(name: str) -> list[dict[str, Any]]:
+    """Return the notes of a component's generations that are kept, the newest first."""
+    found = [dict(json.loads(path.read_text())) for path in (EARLIER / name).glob("*.json")]
+    return sorted(found, key=lambda note: float(note["applied"]), reverse=True)
+
+
 def applied() -> list[str]:
     """Return the names of all components whose deploy was begun here."""
     return sorted(path.name for path in ETC.glob("*") if path.is_dir())
@@ -55,48 +85,7 @@ def fingerprint(path: Path) -> str:
     return f"{digest} {status.st_mode & 0o7777:o} {status.st_uid}:{status.st_gid}"
 
 
-def shell(command: str, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a shell command; standard error is part of the output, the caller looks at the status."""
-    return subprocess.run(
-        ["/bin/sh", "-c", command],
-        cwd=cwd,
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        env=os.environ | {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
-    )
-
-
 def probe(command: str) -> str:
     """Return a hash of what a probe prints, so that state which is no file can be compared."""
     run = shell(command)
     return hashlib.sha256(f"{run.returncode} {run.stdout}".encode()).hexdigest()
-
-
-def unit_states(units: list[str]) -> dict[str, str]:
-    """Return `ActiveState/UnitFileState` of each unit."""
-    if not units:
-        return {}
-    run = shell(f"systemctl show --property=Id,ActiveState,UnitFileState {' '.join(units)}")
-    states = {}
-    for unit, block in zip(units, run.stdout.strip().split("\n\n"), strict=False):
-        fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        states[unit] = f"{fields.get('ActiveState')}/{fields.get('UnitFileState')}"
-    return states
-
-
-def show(unit: str, *properties: str) -> dict[str, str]:
-    """Return properties of a unit, empty where it has none."""
-    run = shell(f"systemctl show --property={','.join(properties)} {unit}")
-    found = dict(line.split("=", 1) for line in run.stdout.splitlines() if "=" in line)
-    return {name: found.get(name, "") for name in properties}
-
-
-def missing_packages(packages: list[str]) -> list[str]:
-    """Return the Debian packages that are not installed (by dpkg's file lists, which is quick)."""
-    info = Path("/var/lib/dpkg/info")
-    return [name for name in packages if not (info / f"{name}.list").exists() and not [*info.glob(f"{name}:*.list")]]

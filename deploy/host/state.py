@@ -5,17 +5,35 @@ from pathlib import Path
 from typing import Any
 
 from deploy.host import notes
+from deploy.host.system import missing_packages, shell, unit_states
 
 
 def drift(note: dict[str, Any]) -> list[str]:
     """Return what no longer is as the note says."""
-    found = [path for path, wanted in note["files"].items() if notes.fingerprint(Path(path)) != wanted]
+    found = [said for path, wanted in note["files"].items() if (said := _difference(Path(path), wanted))]
     found += [archive["target"] for archive in note["archives"] if not Path(archive["target"]).is_dir()]
-    found += [f"package {name}" for name in notes.missing_packages(note["packages"])]
-    states = notes.unit_states(list(note["units"]))
+    found += [f"package {name}" for name in missing_packages(note["packages"])]
+    states = unit_states(list(note["units"]))
     found += [f"{unit} is {states.get(unit)}" for unit, good in note["units"].items() if states.get(unit) != good]
     found += [name for name, (command, wanted) in note["probes"].items() if notes.probe(command) != wanted]
     return found
+
+
+def _difference(path: Path, wanted: str) -> str:
+    """Return how a file differs from its fingerprint; empty when it does not."""
+    found = notes.fingerprint(path)
+    if found == wanted:
+        return ""
+    if not found:
+        return f"{path} is missing"
+    if found.startswith("link") or wanted.startswith("link"):
+        return f"{path} leads elsewhere"
+    changed = [
+        f"{part} {now} instead of {then}" if part else "content"
+        for part, now, then in zip(("", "mode", "owner"), found.split(), wanted.split(), strict=True)
+        if now != then
+    ]
+    return f"{path} ({', '.join(changed)})"
 
 
 def report(name: str) -> dict[str, Any]:
@@ -24,13 +42,19 @@ def report(name: str) -> dict[str, Any]:
     return {"digest": note["digest"], "drift": drift(note)} if note else {"digest": None, "drift": []}
 
 
+def differences(name: str) -> list[str]:
+    """Return what an operator reads: what was changed by hand since a component was applied."""
+    note = notes.read_note(name)
+    return drift(note) if note else ["its deploy has not finished"]
+
+
 def health(name: str) -> dict[str, Any]:
     """Return one line of `status`: healthy when its units run and every readiness check passes."""
     note = notes.read_note(name)
     if note is None:
         trouble, note = ["its deploy has not finished; run the deploy again"], {"url": None, "detail": ""}
     else:
-        states = notes.unit_states(list(note["units"]))
+        states = unit_states(list(note["units"]))
         trouble = [f"{unit} is {states.get(unit)}" for unit, good in note["units"].items() if states.get(unit) != good]
         trouble = trouble or _not_ready(note["ready"])
     return {
@@ -43,18 +67,20 @@ def health(name: str) -> dict[str, Any]:
 
 def _not_ready(commands: list[str]) -> list[str]:
     for command in commands:
-        run = notes.shell(command)
+        run = shell(command)
         if run.returncode:
             return [(run.stdout.strip().splitlines() or [f"`{command}` ended with {run.returncode}"])[-1]]
     return []
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """Print the report of one component, the names of all, or the health of those that belong here."""
+    """Print the report of one component, the names of all, or the differences or health of those that belong here."""
     if arguments["verb"] == "report":
         result: Any = report(arguments["name"])
     elif arguments["verb"] == "components":
         result = {"wanted": notes.wanted(), "applied": notes.applied()}
+    elif arguments["verb"] == "differences":
+        result = {name: differences(name) for name in notes.wanted()}
     else:
         result = [health(name) for name in notes.wanted()]
     print(json.dumps(result))  # noqa: T201

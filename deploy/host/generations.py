@@ -1,0 +1,109 @@
+"""Generations of a component's files below /etc/messwarte/COMPONENT, and the links that lead to the current one."""
+
+import base64
+import shutil
+from pathlib import Path
+from typing import Any
+
+from deploy.host import notes
+from deploy.host.system import ApplyError, must
+
+# Beside the one that runs.
+_KEPT = 2
+
+
+def stage(home: Path, files: list[dict[str, Any]]) -> Path:
+    """Write a new generation beside the others; return its folder."""
+    home.mkdir(parents=True, exist_ok=True)
+    staged = home / ".staged"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir()
+    for file in files:
+        path = staged / file["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Created closed: a secret must not be readable for the moment before its mode is set.
+        with notes.closed(path) as out:
+            out.write(base64.b64decode(file["content"]))
+        try:
+            shutil.chown(path, *file["owner"].split(":"))
+        except LookupError as error:
+            raise ApplyError(f"{file['path']}: {error}") from error
+        path.chmod(file["mode"])
+    return staged
+
+
+def changed(old: dict[str, Any] | None, previous: Path | None, staged: Path) -> set[str] | None:
+    """Return the files that differ from what runs, or None when that is not known for certain."""
+    if previous is None or old is None:
+        return None
+    if any(notes.fingerprint(Path(path)) != old["files"][path] for path in old["links"]):
+        return None
+    names = {str(path.relative_to(root)) for root in (previous, staged) for path in root.rglob("*") if path.is_file()}
+    return {name for name in names if notes.fingerprint(previous / name) != notes.fingerprint(staged / name)}
+
+
+def keep(staged: Path, generation: Path) -> Path:
+    """Give a checked generation its place; one that is there already is replaced, whatever was done to it by hand."""
+    if generation.exists():
+        damaged = generation.with_name(f".{generation.name}.old")
+        shutil.rmtree(damaged, ignore_errors=True)
+        generation.rename(damaged)
+        staged.rename(generation)
+        shutil.rmtree(damaged)
+    else:
+        staged.rename(generation)
+    return generation
+
+
+def swap(link: Path, target: Path) -> None:
+    """Point a link to a target from one moment to the next."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+def link(home: Path, wanted: dict[str, Any], old: dict[str, Any]) -> None:
+    """Point links and application folders to what is wanted, and take away those that are not."""
+    for path, name in wanted["links"].items():
+        swap(Path(path), home / "current" / name)
+    for path in set(old.get("links", {})) - set(wanted["links"]):
+        Path(path).unlink(missing_ok=True)
+    for archive in wanted["archives"]:
+        target = Path(archive["target"])
+        swap(target.parent / "current", target)
+    if any("/systemd/" in path for path in [*wanted["links"], *old.get("links", {})]):
+        must("systemctl daemon-reload")
+
+
+def prune(name: str, current: Path) -> None:
+    """Delete all generations but the one that runs and those before it that `deploy --rollback` can return to."""
+    kept = {str(note["generation"]) for note in before(name, current)[:_KEPT]} | {str(current)}
+    for note in notes.earlier(name):
+        if note["generation"] not in kept:
+            notes.earlier_path(name, Path(note["generation"])).unlink()
+    for old in current.parent.iterdir():
+        if old.is_dir() and not old.is_symlink() and str(old) not in kept:
+            shutil.rmtree(old)
+    sweep_archives()
+
+
+def before(name: str, current: Path) -> list[dict[str, Any]]:
+    """Return the notes of the generations that ran before the current one, the newest first."""
+    found = notes.earlier(name)
+    now = next((note["applied"] for note in found if note["generation"] == str(current)), float("inf"))
+    return [note for note in found if note["applied"] < now]
+
+
+def sweep_archives() -> None:
+    """Delete unpacked archives that no generation needs any more; several components can run the same application."""
+    known = [note for name in notes.applied() for note in (notes.read_begun(name), *notes.earlier(name))]
+    used = {Path(archive["target"]) for note in known for archive in note.get("archives", [])}
+    for app in notes.APPS.glob("*/"):
+        if app not in {target.parent for target in used}:
+            shutil.rmtree(app)
+            continue
+        for folder in app.iterdir():
+            if folder.is_dir() and not folder.is_symlink() and folder not in used:
+                shutil.rmtree(folder)

@@ -1,0 +1,92 @@
+"""Debian packages and archives of programs: what has to be on the host before a component's files."""
+
+import fcntl
+import hashlib
+import shutil
+import tarfile
+import time
+from pathlib import Path
+
+from deploy.host.system import ApplyError, missing_packages, must, shell
+
+_POLICY = Path("/usr/sbin/policy-rc.d")
+_DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
+_DEB = "package.deb"
+_POLICY_TEXT = (
+    "#!/bin/sh\n# messwarte: packages do not start daemons before their configuration is in place\nexit 101\n"
+)
+
+
+def install(packages: list[str]) -> None:
+    """Install the packages that are missing, without starting their daemons; mends what an interrupted run left."""
+    _wait_for_dpkg()
+    if _POLICY.exists() and _POLICY.read_text() == _POLICY_TEXT:
+        _POLICY.unlink()
+    if shell("dpkg --audit").stdout.strip():
+        must("dpkg --configure -a")
+    missing = missing_packages(packages)
+    if missing:
+        _apt_install(" ".join(missing))
+
+
+def _wait_for_dpkg() -> None:
+    """Wait until nobody else installs: a killed run's apt goes on, and so does this machine's own upgrade."""
+    deadline = time.monotonic() + 300
+    with _DPKG_LOCK.open("w") as lock:
+        while True:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ApplyError("dpkg has been locked by another program for 5 minutes") from None
+                time.sleep(0.2)
+            else:
+                return
+
+
+def _apt_install(what: str) -> None:
+    options = "-y -q --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold"
+    install = f"apt-get install {options} {what}"
+    guarded = not _POLICY.exists()
+    if guarded:
+        _POLICY.write_text(_POLICY_TEXT)
+        _POLICY.chmod(0o755)
+    try:
+        if shell(install).returncode:
+            must("apt-get update -q -o DPkg::Lock::Timeout=300")
+            must(install)
+    finally:
+        if guarded:
+            _POLICY.unlink()
+
+
+def unpack(archive: dict[str, str]) -> None:
+    """Unpack an uploaded archive into its own folder, whole or not at all."""
+    target, upload = Path(archive["target"]), Path(archive["upload"])
+    if not target.exists():
+        partial = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with upload.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != archive["sha256"]:
+                raise ApplyError(f"{upload} was damaged on its way; run the deploy again")
+            file.seek(0)
+            is_deb = file.read(8) == b"!<arch>\n"
+            file.seek(0)
+            if is_deb:
+                shutil.copyfile(upload, partial / _DEB)
+            else:
+                with tarfile.open(fileobj=file) as tar:
+                    tar.extractall(partial, filter="tar")
+        partial.rename(target)
+    upload.unlink(missing_ok=True)
+    if (target / _DEB).exists():
+        _install_deb(target / _DEB)
+
+
+def _install_deb(path: Path) -> None:
+    """Install a Debian package file, and what it depends on, unless this very version is installed."""
+    name, version = (must(f"dpkg-deb --field {path} {field}").strip() for field in ("Package", "Version"))
+    shown = shell(f"dpkg-query --show --showformat='${{Version}} ${{db:Status-Status}}' {name}")
+    if shown.stdout.strip() != f"{version} installed":
+        _apt_install(f"--allow-downgrades {path}")

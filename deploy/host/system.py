@@ -1,0 +1,63 @@
+"""Asking and changing the host through its own tools: shell commands, systemd, dpkg."""
+
+import os
+import subprocess
+from pathlib import Path
+
+
+class ApplyError(Exception):
+    """Why a component could not be brought to what is wanted."""
+
+
+def shell(command: str, cwd: Path | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a shell command; standard error is part of the output, the caller looks at the status."""
+    return subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=cwd,
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        env=os.environ | {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
+    )
+
+
+def must(command: str, cwd: Path | None = None) -> str:
+    """Run a shell command that has to succeed; return its output. Raises ApplyError with the end of it."""
+    run = shell(command, cwd)
+    if run.returncode:
+        raise ApplyError(f"`{command.strip().splitlines()[0]}` failed:\n{run.stdout.strip()[-3000:]}")
+    return run.stdout
+
+
+def unit_states(units: list[str]) -> dict[str, str]:
+    """Return `ActiveState/UnitFileState` of each unit."""
+    if not units:
+        return {}
+    run = shell(f"systemctl show --property=Id,ActiveState,UnitFileState {' '.join(units)}")
+    states = {}
+    for unit, block in zip(units, run.stdout.strip().split("\n\n"), strict=False):
+        fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        states[unit] = f"{fields.get('ActiveState')}/{fields.get('UnitFileState')}"
+    return states
+
+
+def show(unit: str, *properties: str) -> dict[str, str]:
+    """Return properties of a unit, empty where it has none."""
+    run = shell(f"systemctl show --property={','.join(properties)} {unit}")
+    found = dict(line.split("=", 1) for line in run.stdout.splitlines() if "=" in line)
+    return {name: found.get(name, "") for name in properties}
+
+
+def journal(unit: str) -> str:
+    """Return the last lines of a unit's journal."""
+    return shell(f"journalctl --no-pager --quiet --lines 15 --unit {unit}").stdout
+
+
+def missing_packages(packages: list[str]) -> list[str]:
+    """Return the Debian packages that are not installed (by dpkg's file lists, which is quick)."""
+    info = Path("/var/lib/dpkg/info")
+    return [name for name in packages if not (info / f"{name}.list").exists() and not [*info.glob(f"{name}:*.list")]]

@@ -1,0 +1,69 @@
+"""A component's units: started, reloaded or restarted as its changed files ask for, waited for, stopped."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from deploy.host.notes import ETC
+from deploy.host.system import ApplyError, journal, must, shell, show, unit_states
+
+
+def activate(spec: dict[str, Any], changed: set[str] | None) -> None:
+    """Restart or reload what the changed files ask for; None means that nothing is known, so restart."""
+    states = unit_states([unit["name"] for unit in spec["units"]])
+    for unit in spec["units"]:
+        name, running = unit["name"], states.get(unit["name"], "").startswith("active/")
+        if unit["enable"]:
+            must(f"systemctl enable --quiet {name}")
+        gentle = changed is not None and all(file in unit["reload_for"] for file in changed)
+        if running and gentle and changed:
+            must(f"systemctl reload {name}")
+        elif unit["start"] and not (running and gentle):
+            restart(name, spec["timeout"])
+    current = ETC / spec["name"] / "current"
+    for command in spec["after"]:
+        must(command, current)
+
+
+def restart(unit: str, timeout: float) -> None:
+    """Restart a unit; `systemctl restart` itself would wait without end while systemd tries again and again."""
+    # A unit that gave up after repeated failures refuses to start until this is said.
+    shell(f"systemctl reset-failed {unit}; systemctl stop {unit}")
+    must(f"systemctl start --no-block {unit}")
+    deadline = time.monotonic() + timeout
+    while (shown := show(unit, "ActiveState", "SubState"))["ActiveState"] != "active":
+        again = shown["SubState"].startswith("auto-restart")
+        if shown["ActiveState"] == "failed" or again or time.monotonic() > deadline:
+            raise ApplyError(f"{unit} did not start ({shown['SubState']}):\n{journal(unit)}")
+        time.sleep(0.05)
+
+
+def wait(spec: dict[str, Any]) -> None:
+    """Wait until a component is ready and its units run. Raises ApplyError, at once where one of them fails."""
+    deadline = time.monotonic() + spec["timeout"]
+    units = [unit["name"] for unit in spec["units"] if unit["start"]]
+    for command in [*spec["ready"], *(f"systemctl is-active {unit}" for unit in units)]:
+        while (run := shell(command)).returncode:
+            failed = [unit for unit in units if _fails(unit)]
+            if failed or time.monotonic() > deadline:
+                journals = "".join(journal(unit) for unit in units)
+                why = f"{failed[0]} failed" if failed else f"not ready after {spec['timeout']} s"
+                raise ApplyError(f"{why}: `{command}` says:\n{run.stdout.strip()[-1000:]}\n{journals}")
+            time.sleep(0.1)
+
+
+def _fails(unit: str) -> bool:
+    """Say whether a unit gave up, or is started for the third time in vain."""
+    shown = show(unit, "ActiveState", "SubState", "NRestarts")
+    return shown["ActiveState"] == "failed" or (
+        shown["SubState"].startswith("auto-restart") and int(shown["NRestarts"]) >= 2
+    )
+
+
+def stop(units: Iterable[str]) -> None:
+    """Stop units for good."""
+    for unit in sorted(units):
+        if show(unit, "LoadState")["LoadState"] != "not-found":
+            must(f"systemctl stop {unit}")
+            # Not all can be disabled; and of a unit that is a link, this takes the link away.
+            shell(f"systemctl disable --quiet {unit}")
