@@ -48,6 +48,10 @@ class Stack:
         """Whether Grafana could be had: a package file on this machine, or its repository within reach."""
         return self.machine.execute("test -d /etc/messwarte/grafana")[0] == 0
 
+    def applied(self) -> set[str]:
+        """Return the components that are on the host."""
+        return set(self.machine.succeed("ls /etc/messwarte").split())
+
     @property
     def secrets(self) -> dict[str, str]:
         """The secrets that the first deploy made."""
