@@ -93,7 +93,7 @@ def _deploy_killed_at(stack: Stack, kill: str) -> None:
     )  # fmt: skip
     assert run.returncode != 0, f"{kill} was not reached: {run.stdout}{run.stderr}"
     component = kill.partition(":")[0]
-    assert f"Starting operation: {component} \n    [erp] Error" in run.stdout + run.stderr, run.stdout + run.stderr
+    assert f"| {component} \n    [erp] Killed" in run.stdout + run.stderr, run.stdout + run.stderr
 
 
 def test_killed_at_random_moments_in_the_controller_and_on_the_host(lab: Lab, tmp_path: Path) -> None:
