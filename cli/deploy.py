@@ -8,11 +8,15 @@ import click
 
 from cli import stack
 
+_UNKNOWN = 2
+
 
 @click.command()
 @stack.inventory_argument
 @stack.lab_option
-@click.option("--check", is_flag=True, help="Change nothing; exit 1 when the hosts differ from what is wanted.")
+@click.option(
+    "--check", is_flag=True, help="Change nothing; exit 1 when hosts differ from what is wanted, 2 when not known."
+)
 @click.option("--json", "as_json", is_flag=True, help="With --check: print a list of host, component and differences.")
 @click.option("--rollback", metavar="COMPONENT", help="Return to the configuration that COMPONENT had before.")
 @click.option("--remove", is_flag=True, help="Take the stack away from the hosts; packages and data stay.")
@@ -30,21 +34,21 @@ def command(
     """Bring the hosts of INVENTORY to what it and its settings say."""
     if sum((check, rollback is not None, remove)) > 1:
         raise click.UsageError("--check, --rollback and --remove exclude each other")
-    if check:
-        sys.exit(_check(inventory, as_json))
     if rollback:
         sys.exit(_roll_back(inventory, rollback))
     if remove:
         if not yes:
             click.confirm(f"stop and remove everything that was deployed to the hosts of {inventory}?", abort=True)
         sys.exit(stack.pyinfra(inventory, "deploy/remove.py"))
-    sys.exit(stack.deploy(inventory))
+    stack.check_settings(inventory)
+    sys.exit(_check(inventory, as_json) if check else stack.deploy(inventory))
 
 
 def _check(inventory: str, as_json: bool) -> int:
     answer = stack.ask(inventory, "--dry", "deploy/stack.py")
     if answer is None:
-        raise click.ClickException("could not be checked; see above")
+        print("could not be checked; see above", file=sys.stderr)
+        return _UNKNOWN
     steps = [(host, step["name"]) for step in answer["plan"] for host in step["hosts_with_change"]]
     by_hand = stack.report(inventory, "differences") if steps else {}
     drift: list[dict[str, Any]] = [
@@ -56,7 +60,8 @@ def _check(inventory: str, as_json: bool) -> int:
     else:
         for one in drift:
             print(f"{one['host']}: {one['component']} differs: {', '.join(one['differences'])}")
-        print(f"{len(drift)} differ; bring them back with ./messwarte deploy {inventory}" if drift else "no drift")
+        again = stack.with_lab("deploy") if inventory == stack.LAB_INVENTORY else f"./messwarte deploy {inventory}"
+        print(f"components that differ: {len(drift)}; bring them back with {again}" if drift else "no drift")
     return 1 if drift else 0
 
 

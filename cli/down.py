@@ -15,10 +15,13 @@ from lab import Lab, LabError, purge_base
 def command(lab: str, purge: bool) -> None:
     """End the lab's hosts; take away their files, network and secrets. The base tree stays for the next `up`."""
     try:
-        Lab(lab, stack.STATE).down()
+        one = Lab(lab, stack.STATE)
+        if owner := one.foreign_owner():
+            raise click.ClickException(f"lab {lab} runs from {owner}; take it down there")
+        one.down()
         if purge:
             purge_base()
             shutil.rmtree(apps.CACHE.parent, ignore_errors=True)
     except LabError as error:
         raise click.ClickException(str(error)) from error
-    print(f"lab {lab} is down; start again with ./messwarte up")
+    print(f"lab {lab} is down; start again with {stack.with_lab('up')}")

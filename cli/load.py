@@ -23,5 +23,5 @@ def address() -> str:
     """Return the base URL of the lab's ERP."""
     for line in stack.health(stack.LAB_INVENTORY):
         if line["component"] == "erp":
-            return str(line["url"]).removesuffix("/docs")
+            return str(line["url"]).removesuffix("/")
     raise click.ClickException("no demo ERP runs in the lab; give --url")

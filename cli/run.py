@@ -16,13 +16,16 @@ def tool(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def echo(command: Sequence[str]) -> None:
+def echo(command: Sequence[str], **environment: str) -> None:
     """Print a command on standard error as one could type it in the checkout."""
+    # Verbs take another lab's name with --lab, the tools from the environment.
+    lab = {"MESSWARTE_LAB": name} if (name := os.environ.get("MESSWARTE_LAB", "lab")) != "lab" else {}
+    variables = [f"{key}={shlex.quote(value)} " for key, value in (lab | environment).items()]
     shown = [part.replace(f"{ROOT}/", "") for part in command]
-    print(f"$ {shlex.join(shown)}", file=sys.stderr, flush=True)
+    print(f"$ {''.join(variables)}{shlex.join(shown)}", file=sys.stderr, flush=True)
 
 
 def run(command: Sequence[str], output: TextIO | None = None, **environment: str) -> int:
     """Show a command, run it in the checkout with its output visible, and return its exit status."""
-    echo(command)
+    echo(command, **environment)
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, stdout=output, check=False).returncode

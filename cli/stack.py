@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
 
 from cli.run import ROOT, echo, run, tool
+from deploy.topology import Topology, node, settings_of
+from settings import SettingsError
 
 LAB_INVENTORY = "inventories/lab.py"
 STATE = ROOT / ".lab"
@@ -25,6 +28,7 @@ def lab_option(command: Command) -> Command:
         envvar="MESSWARTE_LAB",
         metavar="NAME",
         callback=choose_lab,
+        is_eager=True,
         help="Which lab (lab); several may be up side by side.",
     )(command)
 
@@ -35,7 +39,53 @@ def choose_lab(_: click.Context, __: click.Parameter, name: str) -> str:
     return name
 
 
-inventory_argument = click.argument("inventory", default=LAB_INVENTORY)
+def _find_inventory(_: click.Context, __: click.Parameter, name: str) -> str:
+    """Refuse a file that is not there, which pyinfra would take for the name of a host."""
+    if (ROOT / name).is_file():
+        return name
+    if Path(name).is_file():
+        return str(Path(name).resolve())
+    raise click.BadParameter(f"there is no inventory {name}")
+
+
+inventory_argument = click.argument("inventory", default=LAB_INVENTORY, callback=_find_inventory)
+
+
+def with_lab(verb: str) -> str:
+    """Return the command of a verb for the lab that was chosen."""
+    name = os.environ.get("MESSWARTE_LAB", "lab")
+    return f"./messwarte {verb}" + ("" if name == "lab" else f" --lab {name}")
+
+
+def check_settings(inventory: str) -> None:
+    """Check every settings file that an inventory names, before a host is asked. Raises ClickException."""
+    try:
+        for hosts in _by_settings(_hosts(inventory)).values():
+            settings = settings_of(hosts[0]["data"])[1]
+            Topology([node(host["name"], host["data"], host["groups"]) for host in hosts], settings)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _by_settings(hosts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for host in hosts:
+        found.setdefault(str(host["data"].get("settings")), []).append(host)
+    return found
+
+
+def _hosts(inventory: str) -> list[dict[str, Any]]:
+    """Return name, data and groups of every host of an inventory."""
+    known: list[dict[str, Any]] | None = ask(inventory, "debug-inventory")
+    if known is None:
+        raise click.ClickException(f"{inventory} cannot be read; see above")
+    return known
+
+
+def _refuse_absent_lab(inventory: str) -> None:
+    name = os.environ.get("MESSWARTE_LAB", "lab")
+    if inventory == LAB_INVENTORY and not (STATE / name / "lab.json").exists():
+        raise click.ClickException(f"lab {name} is not up; run: {with_lab('up')}")
 
 
 def deploy(inventory: str, output: TextIO | None = None, **environment: str) -> int:
@@ -45,11 +95,13 @@ def deploy(inventory: str, output: TextIO | None = None, **environment: str) -> 
 
 def pyinfra(inventory: str, *arguments: str, output: TextIO | None = None, **environment: str) -> int:
     """Run pyinfra on an inventory without its question; return its exit status."""
+    _refuse_absent_lab(inventory)
     return run([tool("pyinfra"), "-y", inventory, *arguments], output, **environment)
 
 
 def ask(inventory: str, *arguments: str) -> Any:
     """Return the JSON that pyinfra prints, or None when it prints none; what it says on the way stays visible."""
+    _refuse_absent_lab(inventory)
     command = [tool("pyinfra"), "--json", inventory, *arguments]
     echo(command)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -63,9 +115,7 @@ def ask(inventory: str, *arguments: str) -> Any:
 
 def health(inventory: str) -> list[dict[str, Any]]:
     """Return component, host, url, healthy and detail of everything that belongs on the hosts."""
-    known = ask(inventory, "debug-inventory")
-    if known is None:
-        raise click.ClickException(f"{inventory} cannot be read; see above")
+    known = _hosts(inventory)
     found = report(inventory, "health")
     lines = []
     for host in (one["name"] for one in known):
@@ -90,7 +140,7 @@ def _line(component: str, trouble: str) -> dict[str, Any]:
 
 def login(inventory: str, group: str) -> list[str]:
     """Return the command that runs another as root on the first host of a group, as one argument."""
-    for host in ask(inventory, "debug-inventory") or []:
+    for host in _hosts(inventory):
         if group in host["groups"]:
             return _ssh(host["name"], host["data"])
     raise click.ClickException(f"{inventory} has no host in group `{group}`")

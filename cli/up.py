@@ -42,7 +42,6 @@ def command(hosts: tuple[str, ...], lab: str) -> None:
 
 
 def _tell(found: LabStack, seconds: float) -> None:
-    named = "" if found.lab == "lab" else f" --lab {found.lab}"
     key = os.path.relpath(stack.STATE / found.lab / "id_ed25519", ROOT)
     known = os.path.relpath(stack.STATE / found.lab / "known_hosts", ROOT)
     mailbox = found.machine("mailbox").address
@@ -58,4 +57,4 @@ def _tell(found: LabStack, seconds: float) -> None:
     print(f"\nup in {seconds:.0f} s")
     for name, value in rows.items():
         print(f"  {name:12} {value}")
-    print(f"next: ./messwarte status{named}   then ./messwarte down{named}")
+    print(f"next: {stack.with_lab('status')}   then {stack.with_lab('down')}")

@@ -1,6 +1,5 @@
 """From pyinfra's inventory to a plan: settings, secrets and facts of one host."""
 
-import functools
 import json
 import shlex
 from pathlib import Path
@@ -10,8 +9,8 @@ from pyinfra.api import FactBase
 
 from deploy.grafana import source
 from deploy.plan import HostFacts, Plan
-from deploy.topology import Topology
-from settings import Secrets, Settings, SettingsError, load
+from deploy.topology import Topology, settings_of
+from settings import Secrets, Settings, SettingsError
 
 _FACTS = """
 import json, os, platform, urllib.request
@@ -28,7 +27,8 @@ print(json.dumps({{
     "python": ".".join(platform.python_version_tuple()[:2]),
     "machine": platform.machine(),
     "debian": release.get("ID", "") + " " + release.get("VERSION_ID", ""),
-    "grafana": bool(url) and (os.path.exists("/var/lib/dpkg/info/grafana.list") or reachable(url)),
+    "grafana_there": os.path.isdir("/etc/messwarte/grafana"),
+    "grafana_reachable": bool(url) and (os.path.exists("/var/lib/dpkg/info/grafana.list") or reachable(url)),
 }}))
 """
 
@@ -47,10 +47,7 @@ class Facts(FactBase[Any]):
 
 def make_plan(host: Any, inventory: Any) -> Plan:
     """Return what decides about one host. Raises SettingsError before anything is touched."""
-    settings_file = Path(host.data.get("settings") or "settings.yml").resolve()
-    if host.data.get("settings") and not settings_file.exists():
-        raise SettingsError(f"{settings_file}: the inventory names this settings file, and it is not there")
-    settings = _settings(settings_file)
+    settings_file, settings = settings_of(host.data)
     topology = Topology.of(inventory, settings)
     node = next(node for node in topology.nodes if node.name == host.name)
     from_repository = _wants_repository(settings) and "monitoring" in node.groups
@@ -60,25 +57,22 @@ def make_plan(host: Any, inventory: Any) -> Plan:
     if facts.debian != "debian 13":
         raise SettingsError(f"{host.name} runs {facts.debian or 'an unknown system'}; Messwarte deploys to Debian 13")
     secrets = Secrets(Path(host.data.get("secrets") or settings_file.with_suffix(".secrets.yml")))
-    return Plan(settings, secrets, topology, node, facts, *_grafana(settings, topology, found["grafana"] or not url))
-
-
-@functools.cache
-def _settings(path: Path) -> Settings:
-    return load(path)
+    reachable = found["grafana_reachable"] or not url
+    return Plan(settings, secrets, topology, node, facts, *_grafana(settings, reachable, found["grafana_there"]))
 
 
 def _wants_repository(settings: Settings) -> bool:
     return settings.grafana.mode == "deployed" and source.package(settings.grafana.source) is None
 
 
-def _grafana(settings: Settings, topology: Topology, reachable: bool) -> tuple[bool, str]:
-    """Return whether Grafana is deployed, and, where it is wanted but cannot be had, the reason."""
-    if settings.grafana.mode == "off" or not topology.members("monitoring"):
+def _grafana(settings: Settings, reachable: bool, there: bool) -> tuple[bool, str]:
+    """Return whether there is a Grafana after this run, and, where its package cannot be had, the reason."""
+    if settings.grafana.mode == "off":
         return False, ""
-    if not reachable:
-        return False, (
-            f"Grafana was not deployed: {settings.grafana.source.repository} cannot be reached from the monitoring "
-            "host. Set `grafana.source.repository` to a mirror, or `grafana.source.package` to a package file."
-        )
-    return True, ""
+    if reachable:
+        return True, ""
+    return there, (
+        f"Grafana {'was left as it is' if there else 'was not deployed'}: {settings.grafana.source.repository} cannot "
+        "be reached from the monitoring host. Set `grafana.source.repository` to a mirror, or `grafana.source.package` "
+        "to a package file."
+    )

@@ -21,7 +21,9 @@ except (AppError, SecretsError, SettingsError) as error:
     # What an operator can put right is said without a trace.
     raise PyinfraError(str(error)) from None
 
-operations.only(name="only what is wanted", wanted=list(parts))
+# A Grafana that runs goes on where its package cannot be had just now.
+kept = ["grafana"] if plan.grafana and plan.grafana_missing and plan.here("monitoring") else []
+operations.only(name="only what is wanted", wanted=[*parts, *kept])
 
 # Every host walks through the same list, so that the database is there before what needs it, wherever it is.
 for name in host.loop(list(COMPONENTS)):

@@ -1,11 +1,13 @@
 """Which host runs what, and how each reaches the others: the inventory, read once."""
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from settings import Settings, SettingsError
+from settings import Settings, SettingsError, load
 
 GROUPS = ("database", "cache", "monitoring", "worker", "app")
 
@@ -40,6 +42,8 @@ class Topology:
         self.nodes = sorted(nodes, key=lambda node: node.name)
         self.settings = settings
         self.private_network = settings.network.plaintext_private_network
+        if missing := self._missing_groups():
+            raise SettingsError("\n".join(missing))
         for group in ("database", "cache", "monitoring"):
             if len(self.members(group)) > 1:
                 raise SettingsError(f"group `{group}` has more than one host; this version deploys one of each")
@@ -56,14 +60,32 @@ class Topology:
                     "private network as its data `address` in the inventory"
                 )
 
+    def _missing_groups(self) -> list[str]:
+        """Return what is to be deployed, and has no host: more often a misspelt group than a wish."""
+        parts = {
+            "database": ("postgresql",),
+            "cache": ("redis",),
+            "monitoring": ("prometheus", "alertmanager", "grafana"),
+            "worker": ("tasks",),
+            "app": ("erp",),
+        }
+        return [
+            f"{part}.mode is `{mode}`, and the inventory has no host in group `{group}`; say `{part}: {{mode: off}}`, "
+            f"or name its hosts there (groups are: {', '.join(GROUPS)})"
+            for group, names in parts.items()
+            for part in names
+            if not self.members(group) and self._needs_a_host(part, mode := getattr(self.settings, part).mode)
+        ]
+
+    @staticmethod
+    def _needs_a_host(part: str, mode: str) -> bool:
+        # An ERP that exists already is scraped on its hosts; other things that exist are outside of the inventory.
+        return mode in {"deployed", "demo"} or (part == "erp" and mode == "existing")
+
     @classmethod
     def of(cls, inventory: Any, settings: Settings) -> "Topology":
-        """Read pyinfra's inventory; an address is `host.data.address`, or else the SSH host name."""
-        nodes = []
-        for host in inventory:
-            address = host.data.get("address") or host.data.get("ssh_hostname") or host.name
-            nodes.append(Node(host.name, address, frozenset(host.groups) & set(GROUPS)))
-        return cls(nodes, settings)
+        """Read pyinfra's inventory."""
+        return cls([node(host.name, host.data, host.groups) for host in inventory], settings)
 
     def members(self, group: str) -> list[Node]:
         """Return the hosts of a group."""
@@ -94,6 +116,23 @@ class Topology:
 
     def _deployed(self, mode: str, group: str, port: int) -> Endpoint | None:
         return self.single(group, port) if mode == "deployed" else None
+
+
+def node(name: str, data: Any, groups: Iterable[str]) -> Node:
+    """Return a host of an inventory; its address is its data `address`, or else the SSH host name."""
+    address = data.get("address") or data.get("ssh_hostname") or name
+    return Node(name, address, frozenset(groups) & set(GROUPS))
+
+
+def settings_of(data: Any) -> tuple[Path, Settings]:
+    """Return the settings file that a host's data name, read and checked. Raises SettingsError."""
+    path = Path(data.get("settings") or "settings.yml").resolve()
+    if data.get("settings") and not path.exists():
+        raise SettingsError(f"{path}: the inventory names this settings file, and it is not there")
+    return path, _load(path)
+
+
+_load = functools.cache(load)
 
 
 def _existing(address: str) -> Endpoint:

@@ -8,7 +8,8 @@ import psycopg
 import sqlalchemy.exc
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
 
 import erp_metrics
 from erp import __version__
@@ -37,10 +38,22 @@ def create_app(config: Config) -> FastAPI:
     for module in (artikel, chargen, bewegungen, berichte):
         app.include_router(module.router)
     app.add_api_route("/healthz", _healthz)
+    app.add_api_route("/", _index, include_in_schema=False, response_class=HTMLResponse)
     for unavailable in (psycopg.OperationalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.TimeoutError):
         app.add_exception_handler(unavailable, _unavailable)
     erp_metrics.instrument(app, metrics_port=config.metrics_port, metrics_listen=config.metrics_listen, queries=NAMES)
     return app
+
+
+async def _index(request: Request) -> str:
+    """List what can be asked; /docs, which tries it out, loads its scripts from the internet."""
+    routes = [route for route in request.app.routes if isinstance(route, APIRoute) and route.include_in_schema]
+    rows = "".join(
+        f"<tr><td>{' '.join(sorted(route.methods or ()))}<td><code>{route.path}</code><td>{route.description}"
+        for route in routes
+    )
+    links = " · ".join(f'<a href="{path}">{path}</a>' for path in ("/kategorien", "/lager", "/docs", "/openapi.json"))
+    return f"<!DOCTYPE html><html lang=en><title>Demo ERP</title><h1>Demo ERP</h1><p>{links}<table>{rows}</table>"
 
 
 async def _healthz(database: DatabaseOf) -> dict[str, str]:

@@ -68,7 +68,7 @@ class Lab:
     def down(self, on_progress: Progress = say) -> None:
         """End the hosts and take away trees, network and state; an absent lab, or another checkout's, is fine."""
         need_root()
-        if self._is_foreign() or not (self.state.exists() or self._is_anything_left()):
+        if self.foreign_owner() or not (self.state.exists() or self._is_anything_left()):
             return
         with self._locked():
             if self._is_anything_left():
@@ -171,21 +171,21 @@ class Lab:
 
     def _is_made(self) -> bool:
         """Say whether `up` once finished and this machine has not been rebooted since."""
-        return self._ready.exists() and self._note.exists() and not self._is_foreign() and network.exists(self.name)
+        return self._ready.exists() and self._note.exists() and not self.foreign_owner() and network.exists(self.name)
 
     def _is_anything_left(self) -> bool:
         return self._trees.exists() or network.exists(self.name) or bool(guest.processes(self._trees))
 
-    def _is_foreign(self) -> bool:
-        """Say whether the lab of this name belongs to another checkout, which is still there."""
+    def foreign_owner(self) -> Path | None:
+        """Return the other checkout that the lab of this name belongs to, if it is still there."""
+        need_root()
         if not self._note.exists():
-            return False
+            return None
         owner = Path(self._plan().state)
-        return owner != self.state and owner.exists()
+        return owner.parent.parent if owner != self.state and owner.exists() else None
 
     def _refuse_foreign(self) -> None:
-        if self._is_foreign():
-            owner = Path(self._plan().state).parent.parent
+        if owner := self.foreign_owner():
             raise LabError(f"a lab named {self.name} runs from {owner}; take it down there, or choose another name")
 
     def _guests(self) -> list[Guest]:

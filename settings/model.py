@@ -223,8 +223,10 @@ def _explain(path: Path, error: dict[str, object]) -> str:
     setting = ".".join(str(part) for part in location) if isinstance(location, tuple) else str(location)
     if error["type"] == "extra_forbidden":
         return f"{path}: {setting}: there is no such setting; {_known(setting)}"
-    given = "" if error["type"] == "missing" else f" (given: {error['input']!r})"
-    return f"{path}: {setting or 'settings'}: {error['msg']}{given}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    # A rule about the whole names its settings itself.
+    given = "" if error["type"] == "missing" or not setting else f" (given: {error['input']!r})"
+    return f"{path}: {setting or 'settings'}: {message}{given}"
 
 
 def _known(setting: str) -> str:

@@ -36,7 +36,7 @@ def component(plan: Plan) -> Component | None:
         links={f"/etc/systemd/system/{_UNIT}": _UNIT},
         units=(Unit(_UNIT),),
         ready=(curl(f"{url}/healthz"),),
-        url=f"{url}/docs",
+        url=f"{url}/",
         detail=f"database {database}",
     )
 

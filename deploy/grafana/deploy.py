@@ -12,7 +12,7 @@ _PACKAGED_HOME = "/usr/share/grafana"
 
 def component(plan: Plan) -> Component | None:
     """Return Grafana for the monitoring host; None where it is off or cannot be had."""
-    if not plan.grafana or not plan.here("monitoring"):
+    if not plan.grafana or plan.grafana_missing or not plan.here("monitoring"):
         return None
     package = source.package(plan.settings.grafana.source)
     archives: tuple[Archive, ...] = ()

@@ -36,7 +36,11 @@ def component(plan: Plan) -> Component | None:
         ),
         links={f"/etc/systemd/system/{unit}": unit for unit in _UNITS.values()},
         units=tuple(Unit(unit) for unit in _UNITS.values()),
-        ready=(curl(f"http://{plan.listen}:8012/metrics"), curl(f"http://{plan.listen}:8011/metrics")),
+        ready=(
+            curl(f"http://{plan.listen}:8010/healthz"),
+            curl(f"http://{plan.listen}:8012/metrics"),
+            curl(f"http://{plan.listen}:8011/metrics"),
+        ),
         url=f"http://{plan.listen}:8010/",
         detail=f"queues reports, imports, exports; {plan.settings.tasks.concurrency} at once",
     )

@@ -135,7 +135,7 @@ def test_wrong_setting_stops_before_anything_is_touched(stack: Stack, tmp_path: 
     path = stack.settings(tmp_path, redis={"memory": "lots"})
     run = stack.deploy(path)
     assert run.status != 0
-    assert f"{path}: redis.memory: Value error, must be a size such as `512MB` or `8GB` (given: 'lots')" in run.said
+    assert f"{path}: redis.memory: must be a size such as `512MB` or `8GB` (given: 'lots')" in run.said
     assert "Traceback" not in run.said
     assert "Starting operation" not in run.said
 

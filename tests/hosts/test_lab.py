@@ -188,5 +188,6 @@ def test_another_checkouts_lab_is_not_touched(pair: dict[str, Machine], tmp_path
     assert not stranger.is_up()
     with pytest.raises(LabError, match=f"runs from {ROOT}"):
         stranger.up(["first"])
+    assert stranger.foreign_owner() == ROOT
     stranger.down()
     pair["first"].succeed("true")

@@ -42,6 +42,26 @@ def test_launcher_needs_a_supported_python(tmp_path: Path) -> None:
     assert "Python 3.11, 3.12 or 3.13" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("deploy", "--check", "inventories/absent.py"), "there is no inventory inventories/absent.py"),
+        (("deploy", "inventories/absent.py"), "there is no inventory inventories/absent.py"),
+        (("status", "inventories/absent.py"), "there is no inventory inventories/absent.py"),
+        (("status", "--lab", "absent"), "lab absent is not up; run: ./messwarte up --lab absent"),
+        (("migrate", "status", "--lab", "absent"), "lab absent is not up; run: ./messwarte up --lab absent"),
+        (("deploy", "--check", "--remove"), "exclude each other"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(arguments: tuple[str, ...], words: str) -> None:
+    """A mistyped path or name fails, so that no job goes on for ever with nothing to do."""
+    run = subprocess.run([ROOT / "messwarte", *arguments], capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
+    assert run.stdout == ""
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_a_command_with_help(verb: str) -> None:
     """Each verb's module exists, and its help says more than its name."""
