@@ -42,5 +42,5 @@ def test_what_exists_or_is_off_needs_no_host() -> None:
 
 
 def test_an_erp_that_exists_is_scraped_on_its_hosts() -> None:
-    with pytest.raises(SettingsError, match="erp.mode is `existing`, and the inventory has no host in group `app`"):
+    with pytest.raises(SettingsError, match=r"erp\.mode is `existing`, and the inventory has no host in group `app`"):
         _topology(("database", "cache", "monitoring", "worker"), erp={"mode": "existing"})
