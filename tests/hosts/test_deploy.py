@@ -160,6 +160,17 @@ def test_component_that_is_switched_off_goes_and_its_data_stay(mended: Stack, tm
     _wait_for_targets(machine)
 
 
+def test_grafana_goes_on_where_its_package_cannot_be_had(mended: Stack, tmp_path: Path) -> None:
+    """A repository that is out of reach takes nothing down: neither Grafana nor the links that lead there."""
+    if not mended.has_grafana:
+        pytest.skip("Grafana could not be had: no package file, its repository out of reach")
+    nowhere = mended.settings(tmp_path, grafana={"source": {"repository": "http://127.0.0.1:9"}})
+    run = mended.deploy(nowhere)
+    assert (run.status, run.changed) == (0, {}), run.said
+    assert "Grafana was left as it is: http://127.0.0.1:9 cannot be reached" in run.said
+    mended.machine.succeed("systemctl is-active grafana-server")
+
+
 def test_nothing_listens_beyond_loopback_and_the_labs_address(stack: Stack) -> None:
     """TCP and UDP; sshd is how the deploy gets in."""
     sockets = stack.machine.succeed("ss -Hltun").splitlines()
