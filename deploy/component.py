@@ -52,7 +52,8 @@ class Component:
 
     Commands run as root in /bin/sh: `before` anything is staged, `validate` in the staged generation,
     `swapped` when it has taken the old one's place, `after` the units were started or reloaded, `ready` until
-    they succeed. `probes` print state that is no file; when that changes, the component is applied again.
+    they succeed. `probes` print state that is no file; when that changes, the component is applied again. `ports` are
+    those that its units listen on (TCP).
     """
 
     name: str
@@ -69,6 +70,7 @@ class Component:
     ready: tuple[str, ...] = ()
     probes: Mapping[str, str] = field(default_factory=dict)
     timeout: int = 60
+    ports: tuple[int, ...] = ()
     url: str | None = None
     detail: str = ""
 

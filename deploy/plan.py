@@ -10,12 +10,22 @@ from settings import Secrets, Settings
 
 @dataclass(frozen=True)
 class HostFacts:
-    """Facts of a host that files depend on; memory in bytes."""
+    """Facts of a host: memory and free space (by path) in bytes, clock in seconds since 1970.
+
+    `listeners` names program and systemd unit by TCP port.
+    """
 
     memory: int
     python: str
     machine: str
     debian: str
+    root: bool
+    clock: float
+    free: dict[str, int]
+    listeners: dict[int, tuple[str, str]]
+    deployed: bool
+    grafana_there: bool
+    grafana_reachable: bool
 
 
 @dataclass(frozen=True)

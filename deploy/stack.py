@@ -10,13 +10,13 @@ from pyinfra.api.exceptions import PyinfraError
 
 from deploy import operations
 from deploy.apps import AppError
-from deploy.components import COMPONENTS, wanted
-from deploy.context import make_plan
+from deploy.components import COMPONENTS
+from deploy.context import components, make_plan
 from settings import SecretsError, SettingsError
 
 try:
     plan = make_plan(host, inventory)
-    parts = wanted(plan)
+    parts = components(plan)
 except (AppError, SecretsError, SettingsError) as error:
     # What an operator can put right is said without a trace.
     raise PyinfraError(str(error)) from None

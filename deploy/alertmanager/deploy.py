@@ -35,6 +35,7 @@ def component(plan: Plan) -> Component | None:
             curl(f"{url}/-/ready"),
             f"curl -fsS --max-time 2 {url}/metrics | grep -qx 'alertmanager_config_last_reload_successful 1'",
         ),
+        ports=(9093,),
         url=f"{url}/api/v2/status",
         detail=_receivers(plan),
     )

@@ -36,6 +36,7 @@ def component(plan: Plan) -> Component | None:
         links={f"/etc/systemd/system/{_UNIT}": _UNIT},
         units=(Unit(_UNIT),),
         ready=(curl(f"{url}/healthz"),),
+        ports=(8000, plan.settings.erp.metrics_port),
         url=f"{url}/",
         detail=f"database {database}",
     )

@@ -41,6 +41,7 @@ def component(plan: Plan) -> Component | None:
         ),
         ready=(curl(f"{url}/api/health"),),
         timeout=90,
+        ports=(3000,),
         url=plan.grafana_url,
         detail="users admin and viewer",
     )

@@ -21,5 +21,6 @@ def component(plan: Plan) -> Component | None:
             "mv -n /var/mail/operator.new /var/mail/operator; rm -f /var/mail/operator.new",
         ),
         ready=("timeout 2 bash -c 'read -r line </dev/tcp/127.0.0.1/25 && [[ $line == 220* ]]'",),
+        ports=(25,),
         detail="mail to operator@localhost lies in /var/mail/operator",
     )

@@ -17,6 +17,7 @@ def component(plan: Plan) -> Component | None:
         files=(File("drop-in.conf", drop_in),),
         links={"/etc/systemd/system/prometheus-node-exporter.service.d/messwarte.conf": "drop-in.conf"},
         units=(Unit("prometheus-node-exporter.service"),),
+        ports=(9100,),
         ready=(curl(url),),
         url=url,
     )

@@ -42,6 +42,7 @@ def component(plan: Plan) -> Component | None:
         links={f"/etc/systemd/system/{_UNIT}": _UNIT},
         units=(Unit(_UNIT),),
         validate=(apps.run(app.target, "pgstat_exporter check --offline --config config.yml"),),
+        ports=(9187,),
         ready=(curl(f"http://{plan.listen}:9187/metrics"),),
         url=f"http://{plan.listen}:9187/metrics",
         detail=f"measures {database}",

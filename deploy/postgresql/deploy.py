@@ -52,6 +52,7 @@ def component(plan: Plan) -> Component | None:
             f'test "$({PSQL} -c "{_PENDING}")" = 0 || systemctl restart {_UNIT} '
             f"|| {{ journalctl --no-pager --quiet --lines 9 --output cat --unit {_UNIT}; exit 1; }}",
         ),
+        ports=(5432,),
         ready=(f"{PSQL} -c 'SELECT 1'",),
         # A server that recovers from a crash takes its time.
         timeout=600,

@@ -52,6 +52,7 @@ def component(plan: Plan) -> Component | None:
             curl(f"{url}/-/ready"),
             f"curl -fsS --max-time 2 {url}/metrics | grep -qx 'prometheus_config_last_reload_successful 1'",
         ),
+        ports=(9090,),
         url=f"{url}/api/v1/targets",
         detail=f"keeps {settings.prometheus.retention_time}, at most {settings.prometheus.retention_size}",
     )

@@ -37,6 +37,7 @@ def component(plan: Plan) -> Component | None:
         units=(Unit("redis-server.service"),),
         # The password is in the environment of root's own process, never an argument.
         ready=(f'REDISCLI_AUTH="$(cat /etc/messwarte/redis/current/monitor_password)" {ping} | grep -qx PONG',),
+        ports=(6379,),
         detail=f"port 6379, {settings.memory}, append-only file",
     )
 

@@ -26,6 +26,7 @@ def component(plan: Plan) -> Component | None:
         links={"/etc/systemd/system/prometheus-redis-exporter.service.d/messwarte.conf": "drop-in.conf"},
         units=(Unit("prometheus-redis-exporter.service"),),
         ready=(f"{curl(url)} && curl -fsS --max-time 2 {url} | grep -qx 'redis_up 1'",),
+        ports=(9121,),
         url=url,
         detail=f"measures {redis}",
     )

@@ -41,6 +41,7 @@ def component(plan: Plan) -> Component | None:
             curl(f"http://{plan.listen}:8012/metrics"),
             curl(f"http://{plan.listen}:8011/metrics"),
         ),
+        ports=(8010, 8011, 8012),
         url=f"http://{plan.listen}:8010/",
         detail=f"queues reports, imports, exports; {plan.settings.tasks.concurrency} at once",
     )

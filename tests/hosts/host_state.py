@@ -15,9 +15,11 @@ from typing import Any
 
 _OTHERS = re.compile(
     r"/etc/(machine-id|mtab|shadow-?|gshadow-?|passwd-?|group-?|ld\.so\.cache|\.updated|\.pwd\.lock|ssh/|ssl/|alternatives/"
-    r"|resolv\.conf|hosts|localtime|messwarte/|systemd/system/multi-user\.target\.wants/|subuid|subgid|rc\d\.d|mailname)"
+    r"|resolv\.conf|hosts|aliases\.db|localtime|messwarte/|systemd/system/multi-user\.target\.wants/|subuid|subgid|rc\d\.d|mailname)"
 )
-_ENVIRONMENT = re.compile(r"(INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|MEMORY_PRESSURE_\w+|NOTIFY_SOCKET|MAINPID)=")
+_ENVIRONMENT = re.compile(
+    r"(INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|MEMORY_PRESSURE_\w+|NOTIFY_SOCKET|MAINPID|PG_GRANDPARENT_PID)="
+)
 _SETTINGS = (
     "SELECT name, setting, source FROM pg_settings WHERE source NOT IN ('default', 'override', 'client') ORDER BY 1"
 )

@@ -42,9 +42,10 @@ def _state(stack: Stack) -> dict[str, Any]:
     return dict(json.loads(stack.machine.succeed("python3 -I /root/host_state.py")))
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    names = found.keys() | wanted.keys()
-    return {name: (found.get(name), wanted.get(name)) for name in names if found.get(name) != wanted.get(name)}
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Return what is there and what should be, of all that differs; empty when nothing does."""
+    names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    return "\n".join(f"{name}\n  is    {found.get(name)}\n  not   {wanted.get(name)}" for name in names)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_killed_on_the_host_at_every_phase_of_every_component(lab: Lab, tmp_path
             if "unpack" not in phase or component in _WITH_ARCHIVE:
                 _deploy_killed_at(stack, f"{component}:{phase}")
     _deploy(stack)
-    assert _differences(_state(stack), clean) == {}
+    assert not (found := _differences(_state(stack), clean)), found
     assert _deploy(stack) == {}
 
 
@@ -128,4 +129,4 @@ def test_killed_at_random_moments_in_the_controller_and_on_the_host(lab: Lab, tm
         process.wait(600)
         _deploy(stack, wanted)
         found = _differences(_state(stack), clean[wanted])
-        assert found == {}, f"killed after {moment:.2f} s in the {where} (seed {seed}, number {number})"
+        assert not found, f"killed after {moment:.2f} s in the {where} (seed {seed}, number {number}):\n{found}"

@@ -1,0 +1,49 @@
+"""What stands in the way of a deploy to one host: looked at before anything is changed, said all at once."""
+
+import time
+from collections.abc import Iterable
+
+from deploy.component import Component
+from deploy.plan import HostFacts
+
+_RELEASE = "debian 13"
+_MEMORY = 512 * 2**20
+# Where a first deploy writes, and how much it may need there; later ones make do with a tenth.
+_FREE = {"/etc": 20 * 2**20, "/opt": 1024 * 2**20, "/var/lib": 1024 * 2**20, "/var/cache/apt": 300 * 2**20}
+_CLOCK_SECONDS = 60
+
+
+def host_findings(facts: HostFacts) -> list[str]:
+    """Return what is wrong with the host itself."""
+    found = []
+    if facts.debian != _RELEASE:
+        found.append(f"it runs {facts.debian or 'an unknown system'}; Messwarte deploys to Debian 13")
+    if not facts.root:
+        found.append("commands do not run as root; log in as root, or set `_sudo` in the inventory")
+    if facts.memory < _MEMORY:
+        found.append(f"it has {facts.memory // 2**20} MB of memory; {_MEMORY // 2**20} MB is the least")
+    part = 10 if facts.deployed else 1
+    found += [
+        f"{path} has {facts.free[path] // 2**20} MB free; a deploy may need {least // part // 2**20} MB there"
+        for path, least in _FREE.items()
+        if facts.free[path] < least // part
+    ]
+    ahead = facts.clock - time.time()
+    if abs(ahead) > _CLOCK_SECONDS:
+        found.append(
+            f"its clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's; "
+            "certificates, samples and alerts need the right time"
+        )
+    return found
+
+
+def port_findings(facts: HostFacts, components: Iterable[Component]) -> list[str]:
+    """Return which ports of ours another program listens on."""
+    return [
+        f"port {port}, which {component.name} needs, is taken by {program}" + (f" ({unit})" if unit else "")
+        for component in components
+        for port in component.ports
+        if port in facts.listeners
+        for program, unit in [facts.listeners[port]]
+        if unit not in {one.name for one in component.units}
+    ]

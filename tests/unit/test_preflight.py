@@ -1,0 +1,66 @@
+"""What is said of a host before a deploy changes anything there."""
+
+import dataclasses
+import re
+import time
+from typing import Any
+
+import pytest
+
+from deploy import preflight
+from deploy.component import Component, Unit
+from deploy.plan import HostFacts
+
+GOOD = HostFacts(
+    memory=4 * 2**30,
+    python="3.13",
+    machine="x86_64",
+    debian="debian 13",
+    root=True,
+    clock=0,
+    free=dict.fromkeys(("/etc", "/opt", "/var/lib", "/var/cache/apt"), 50 * 2**30),
+    listeners={},
+    deployed=False,
+    grafana_there=False,
+    grafana_reachable=True,
+)
+
+
+def _findings(**changes: Any) -> list[str]:
+    return preflight.host_findings(dataclasses.replace(GOOD, **{"clock": time.time(), **changes}))
+
+
+def test_a_good_host_passes() -> None:
+    assert _findings() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"debian": "debian 12"}, "it runs debian 12; Messwarte deploys to Debian 13"),
+        ({"debian": ""}, "it runs an unknown system"),
+        ({"root": False}, "commands do not run as root"),
+        ({"memory": 300 * 2**20}, "it has 300 MB of memory; 512 MB is the least"),
+        ({"free": GOOD.free | {"/var/lib": 99 * 2**20}}, "/var/lib has 99 MB free; a deploy may need 1024 MB there"),
+        (
+            {"deployed": True, "free": GOOD.free | {"/opt": 2**20, "/etc": 3 * 2**20}},
+            "/opt has 1 MB free; a deploy may need 102 MB there",
+        ),
+        ({"clock": time.time() + 3600}, r"its clock is 3\d{3} s ahead of this machine's"),
+        ({"clock": 0}, r"its clock is \d+ s behind this machine's"),
+    ],
+)
+def test_what_is_wrong_with_a_host_is_said(changes: dict[str, object], words: str) -> None:
+    (finding,) = _findings(**changes)
+    assert re.search(words, finding)
+
+
+def test_everything_is_said_at_once() -> None:
+    assert len(_findings(debian="", root=False, memory=1, free=dict.fromkeys(GOOD.free, 0), clock=0)) == 8
+
+
+def test_a_port_that_another_program_has_is_named_with_its_owner() -> None:
+    web = Component("web", units=(Unit("web.service"),), ports=(80, 443))
+    taken = {80: ("nginx", "nginx.service"), 443: ("web", "web.service"), 22: ("sshd", "")}
+    facts = dataclasses.replace(GOOD, listeners=taken)
+    assert preflight.port_findings(facts, [web]) == ["port 80, which web needs, is taken by nginx (nginx.service)"]
