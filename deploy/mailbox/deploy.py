@@ -13,8 +13,14 @@ def component(plan: Plan) -> Component | None:
         packages=("postfix",),
         users=('u operator - "Receives alerts" /var/mail',),
         before=("echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections",),
-        files=(File("main.cf", render("mailbox/templates/main.cf.j2")),),
-        links={"/etc/postfix/main.cf": "main.cf"},
+        files=(
+            File("main.cf", render("mailbox/templates/main.cf.j2")),
+            File("drop-in.conf", render("mailbox/templates/drop-in.conf.j2")),
+        ),
+        links={
+            "/etc/postfix/main.cf": "main.cf",
+            "/etc/systemd/system/postfix.service.d/messwarte.conf": "drop-in.conf",
+        },
         units=(Unit("postfix.service"),),
         after=(
             "install -o operator -g mail -m 0660 -T /dev/null /var/mail/operator.new",
