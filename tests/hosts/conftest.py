@@ -1,5 +1,6 @@
 """One lab host with the whole stack, shared by the tests; deployed by pyinfra as an operator would."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -94,14 +95,29 @@ def bring_up(lab: Lab, hosts: list[str]) -> Stack:
     return stack
 
 
+@contextlib.contextmanager
+def lab_of(name: str) -> Iterator[Lab]:
+    """A lab whose hosts a test may do anything to; skips where this user cannot boot hosts."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can boot hosts; run: sudo ./messwarte test")
+    lab = Lab(name, STATE)
+    lab.down()
+    try:
+        yield lab
+    finally:
+        lab.down()
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """One host that carries everything."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can boot hosts; run: sudo ./messwarte test")
-    lab = Lab("test-stack", STATE)
-    lab.down()
-    try:
+    with lab_of("test-stack") as lab:
         yield bring_up(lab, ["erp"])
-    finally:
-        lab.down()
+
+
+@pytest.fixture
+def mended(stack: Stack) -> Iterator[Stack]:
+    """The stack for a test that changes it: in the end the host is as the lab's settings want it."""
+    yield stack
+    last = stack.deploy()
+    assert last.status == 0, last.said

@@ -1,15 +1,13 @@
 """A stack under its steady load, left alone: nobody is woken for nothing."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from lab import Lab
 from lab.system import wait_until
 from proof import mail
 from proof.prometheus import Prometheus
-from tests.hosts.conftest import STATE, Stack, bring_up
+from tests.hosts.conftest import Stack, bring_up, lab_of
 
 _MINUTES = 15
 
@@ -17,14 +15,8 @@ _MINUTES = 15
 @pytest.fixture
 def quiet() -> Iterator[Stack]:
     """A host that nothing happens to."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can boot hosts; run: sudo ./messwarte test")
-    lab = Lab("test-rest", STATE)
-    lab.down()
-    try:
+    with lab_of("test-rest") as lab:
         yield bring_up(lab, ["erp"])
-    finally:
-        lab.down()
 
 
 @pytest.mark.long

@@ -1,7 +1,6 @@
 """A deployed host: what a second run, drift, a reboot, a mistake and a kill do to it."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -30,14 +29,6 @@ def _wait_for_targets(machine: Machine) -> None:
     machine.wait_until_succeeds(
         f"""{query} | grep -q '"health":"up"' && ! {query} | grep -qE '"health":"(down|unknown)"'"""
     )
-
-
-@pytest.fixture
-def mended(stack: Stack) -> Iterator[Stack]:
-    """The stack for a test that deploys other settings: in the end the host has the lab's again."""
-    yield stack
-    last = stack.deploy()
-    assert last.status == 0, last.said
 
 
 def test_second_run_changes_nothing(stack: Stack) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.components import COMPONENTS
 from lab import Lab
-from tests.hosts.conftest import LAB_SETTINGS, ROOT, STATE, Stack
+from tests.hosts.conftest import LAB_SETTINGS, ROOT, STATE, Stack, lab_of
 
 pytestmark = pytest.mark.long
 _HERE = Path(__file__).parent
@@ -51,12 +51,8 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 @pytest.fixture
 def lab() -> Iterator[Lab]:
     """A lab of its own, which tests may take down and up again."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can boot hosts; run: sudo ./messwarte test")
-    one = Lab("test-killed-deploy", STATE)
-    one.down()
-    yield one
-    one.down()
+    with lab_of("test-killed-deploy") as one:
+        yield one
 
 
 def _deploy(stack: Stack, settings: Path = LAB_SETTINGS) -> dict[str, list[str]]:
