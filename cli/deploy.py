@@ -61,7 +61,9 @@ def _check(inventory: str, as_json: bool) -> int:
         for one in drift:
             print(f"{one['host']}: {one['component']} differs: {', '.join(one['differences'])}")
         again = stack.with_lab("deploy") if inventory == stack.LAB_INVENTORY else f"./messwarte deploy {inventory}"
-        print(f"components that differ: {len(drift)}; bring them back with {again}" if drift else "no drift")
+        print(
+            f"components that differ: {len(drift)}; bring them to what is wanted with {again}" if drift else "no drift"
+        )
     return 1 if drift else 0
 
 
