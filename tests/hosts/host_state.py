@@ -88,11 +88,17 @@ def daemons() -> dict[str, str]:
         "packages": shell("dpkg --audit; dpkg-query -W | wc -l"),
     }
     for unit in [*units, "postgresql@17-main.service"]:
-        shown = shell(f"systemctl show -p ActiveState,UnitFileState,NeedDaemonReload,FragmentPath,DropInPaths {unit}")
+        # What a timer starts may or may not be at work just now.
+        by_timer = shell(f"systemctl show --value -p Type {unit}").strip() == "oneshot"
+        shown = shell(f"systemctl show -p UnitFileState,NeedDaemonReload,FragmentPath,DropInPaths {unit}")
         pid = shell(f"systemctl show --value -p MainPID {unit}").strip()
-        if pid not in {"", "0"}:
+        if not by_timer:
+            shown += shell(f"systemctl show -p ActiveState {unit}")
+        if pid not in {"", "0"} and not by_timer:
+            # Redis writes its title over its environment.
             words, variables = (
-                Path(f"/proc/{pid}/{name}").read_bytes().decode().split("\0") for name in ("cmdline", "environ")
+                [text for text in Path(f"/proc/{pid}/{name}").read_bytes().decode().split("\0") if text]
+                for name in ("cmdline", "environ")
             )
             shown += f"{words} {sorted(text for text in variables if not _ENVIRONMENT.match(text))}"
         for path in sorted(Path("/run/credentials", unit).glob("*")):
