@@ -8,8 +8,6 @@ import click
 
 from cli import stack
 
-_UNKNOWN = 2
-
 
 @click.command()
 @stack.inventory_argument
@@ -47,10 +45,11 @@ def command(
 def _check(inventory: str, as_json: bool) -> int:
     answer = stack.ask(inventory, "--dry", "deploy/stack.py")
     if answer is None:
-        print("could not be checked; see above", file=sys.stderr)
-        return _UNKNOWN
+        raise stack.UnknownError("could not be checked; see above")
+    by_hand = stack.report(inventory, "differences")
+    if unknown := set(stack.names(inventory)) - by_hand.keys():
+        raise stack.UnknownError(f"could not be checked, as they do not answer: {', '.join(sorted(unknown))}")
     steps = [(host, step["name"]) for step in answer["plan"] for host in step["hosts_with_change"]]
-    by_hand = stack.report(inventory, "differences") if steps else {}
     drift: list[dict[str, Any]] = [
         {"host": host, "component": name, "differences": by_hand.get(host, {}).get(name) or ["what is wanted is new"]}
         for host, name in steps

@@ -16,6 +16,14 @@ from settings import SettingsError
 
 LAB_INVENTORY = "inventories/lab.py"
 STATE = ROOT / ".lab"
+
+
+class UnknownError(click.ClickException):
+    """How the hosts are cannot be said; ends with 2, as 1 says that they are not as wanted."""
+
+    exit_code = 2
+
+
 _REPORT = "deploy.operations.HostReport"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -58,13 +66,13 @@ def with_lab(verb: str) -> str:
 
 
 def check_settings(inventory: str) -> None:
-    """Check every settings file that an inventory names, before a host is asked. Raises ClickException."""
+    """Check every settings file that an inventory names, before a host is asked. Raises UnknownError."""
     try:
         for hosts in _by_settings(_hosts(inventory)).values():
             settings = settings_of(hosts[0]["data"])[1]
             Topology([node(host["name"], host["data"], host["groups"]) for host in hosts], settings)
     except SettingsError as error:
-        raise click.ClickException(str(error)) from error
+        raise UnknownError(str(error)) from error
 
 
 def _by_settings(hosts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -74,18 +82,23 @@ def _by_settings(hosts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
     return found
 
 
+def names(inventory: str) -> list[str]:
+    """Return the hosts of an inventory."""
+    return [host["name"] for host in _hosts(inventory)]
+
+
 def _hosts(inventory: str) -> list[dict[str, Any]]:
     """Return name, data and groups of every host of an inventory."""
     known: list[dict[str, Any]] | None = ask(inventory, "debug-inventory")
     if known is None:
-        raise click.ClickException(f"{inventory} cannot be read; see above")
+        raise UnknownError(f"{inventory} cannot be read; see above")
     return known
 
 
 def _refuse_absent_lab(inventory: str) -> None:
     name = os.environ.get("MESSWARTE_LAB", "lab")
     if inventory == LAB_INVENTORY and not (STATE / name / "lab.json").exists():
-        raise click.ClickException(f"lab {name} is not up; run: {with_lab('up')}")
+        raise UnknownError(f"lab {name} is not up; run: {with_lab('up')}")
 
 
 def deploy(inventory: str, output: TextIO | None = None, **environment: str) -> int:
@@ -104,7 +117,9 @@ def ask(inventory: str, *arguments: str) -> Any:
     _refuse_absent_lab(inventory)
     command = [tool("pyinfra"), "--json", inventory, *arguments]
     echo(command)
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Asking makes no secrets.
+    environment = os.environ | {"MESSWARTE_KEEP_SECRETS": "no"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stderr.strip(), file=sys.stderr)
     try:

@@ -244,15 +244,17 @@ def _connections() -> Panel:
         Place(
             11,
             "Active connections",
-            "Pool connections that the ERP has checked out, and PostgreSQL's sessions: used, used by a transaction that"
-            " does nothing and holds its locks, and (dashed) how many there can be.",
+            "Pool connections that the ERP has checked out, at the moment of measuring and on average, and PostgreSQL's"
+            " sessions: used, used by a transaction that does nothing and holds its locks, and (dashed) how many there"
+            " can be.",
             x=18,
             y=15,
             w=6,
             h=9,
         ),
         [
-            Query("sum(erp_db_active_connections)", "ERP pool, checked out"),
+            Query("sum(erp_db_active_connections)", "ERP pool, at this moment"),
+            Query("sum(rate(erp_db_connection_seconds_total[$__rate_interval]))", "ERP pool, on average"),
             Query("sum by (host) (pg_stat_activity_connections)", "sessions on {{host}}"),
             Query(
                 'sum by (host) (pg_stat_activity_connections{state=~"idle in transaction.*"})',
@@ -261,7 +263,6 @@ def _connections() -> Panel:
             Query("max by (host) (pg_settings_max_connections)", "limit of {{host}}"),
         ],
         unit="short",
-        decimals=0,
         no_value="no connections",
         overrides=[panels.dashed("^limit", "orange")],
     )

@@ -1,5 +1,6 @@
 """From pyinfra's inventory to a plan: settings, secrets and facts of one host."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def make_plan(host: Any, inventory: Any) -> Plan:
     from_repository = _wants_repository(settings) and "monitoring" in node.groups
     url = f"{settings.grafana.source.repository}/gpg.key" if from_repository else ""
     facts = host.get_fact(Facts, url=url)
-    secrets = Secrets(Path(host.data.get("secrets") or settings_file.with_suffix(".secrets.yml")))
+    secrets_file = Path(host.data.get("secrets") or settings_file.with_suffix(".secrets.yml"))
+    secrets = Secrets(secrets_file, keep=os.environ.get("MESSWARTE_KEEP_SECRETS") != "no")
     reachable = facts.grafana_reachable or not url
     return Plan(settings, secrets, topology, node, facts, *_grafana(settings, reachable, facts.grafana_there))
 

@@ -2,6 +2,7 @@
 
 import email
 import email.policy
+import html
 import re
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -9,6 +10,7 @@ from email.message import EmailMessage
 from lab import Machine
 
 _MAILBOX = "/var/mail/operator"
+_HREF = re.compile(r'href="([^"]+)"')
 _LINK = re.compile(r"https?://[^\s<>\"]+")
 
 
@@ -24,8 +26,8 @@ class Mail:
 
     @property
     def links(self) -> set[str]:
-        """Every address in the text."""
-        return set(_LINK.findall(self.text))
+        """Every address in the text and in the HTML."""
+        return set(_LINK.findall(self.text)) | {html.unescape(link) for link in _HREF.findall(self.html)}
 
 
 def read(machine: Machine) -> list[Mail]:
@@ -35,11 +37,11 @@ def read(machine: Machine) -> list[Mail]:
 
 
 def _mail(message: EmailMessage) -> Mail:
-    text, html = (message.get_body((kind,)) for kind in ("plain", "html"))
+    text, rich = (message.get_body((kind,)) for kind in ("plain", "html"))
     return Mail(
         alert=str(message["X-Messwarte-Alert"]),
         status=str(message["X-Messwarte-Status"]),
         subject=str(message["Subject"]),
         text=text.get_content() if text else "",
-        html=html.get_content() if html else "",
+        html=rich.get_content() if rich else "",
     )

@@ -23,9 +23,13 @@ class SecretsError(Exception):
 class Secrets:
     """The secrets file of one inventory; `get` makes what is missing, `require` does not."""
 
-    def __init__(self, path: Path) -> None:
-        """Open a secrets file, which need not exist yet. Raises SecretsError when others can read it."""
+    def __init__(self, path: Path, *, keep: bool = True) -> None:
+        """Open a secrets file, which need not exist yet. Raises SecretsError when others can read it.
+
+        Without `keep`, what is made is not written: for a look at what a deploy would change.
+        """
         self.path = path
+        self._keeps = keep
         self._values = self._read()
 
     def get(self, name: str) -> str:
@@ -70,6 +74,9 @@ class Secrets:
 
     def _keep(self, name: str, value: str, replace: str | None = None) -> None:
         """Add a secret, or replace this very value of it."""
+        if not self._keeps:
+            self._values[name] = value
+            return
         with self._locked():
             # Another run may have made secrets since this one read the file; theirs stay.
             found = self._read()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.host import generations, notes, packages, units
-from deploy.host.system import ApplyError, must, unit_states
+from deploy.host.system import ApplyError, must, unit_files, unit_states
 
 
 def main(spec: dict[str, Any]) -> None:
@@ -140,7 +140,8 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
     watched = [
         generation.parent / "current",
         *map(Path, spec["links"]),
-        *(path for path in generation.rglob("*") if path.is_file()),
+        generation,
+        *generation.rglob("*"),
         *(Path(archive["target"]).parent / "current" for archive in spec["archives"]),
     ]
     return {
@@ -148,6 +149,7 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
         "applied": time.time(),
         "generation": str(generation),
         "files": {str(path): notes.fingerprint(path) for path in watched},
+        "unit_files": {unit["name"]: unit_files(unit["name"]) for unit in spec["units"]},
         "units": unit_states([unit["name"] for unit in spec["units"] if unit["start"]]),
         "probes": {name: [command, notes.probe(command)] for name, command in spec["probes"].items()},
         "all_units": [unit["name"] for unit in spec["units"]],

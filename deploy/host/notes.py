@@ -74,12 +74,13 @@ def wanted() -> list[str]:
 
 
 def fingerprint(path: Path) -> str:
-    """Return hash, mode and owner of a file, or what a link points to; empty when it is absent."""
+    """Return hash, mode and owner of a file or of a folder's names, or where a link leads; empty when it is absent."""
     if path.is_symlink():
         return f"link {path.readlink()}"
     try:
         status = path.stat()
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = path.read_bytes() if path.is_file() else "/".join(sorted(map(str, path.iterdir()))).encode()
+        digest = hashlib.sha256(content).hexdigest()
     except OSError:
         return ""
     return f"{digest} {status.st_mode & 0o7777:o} {status.st_uid}:{status.st_gid}"

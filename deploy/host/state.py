@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.host import notes
-from deploy.host.system import missing_packages, shell, unit_states
+from deploy.host.system import missing_packages, shell, unit_files, unit_states
 
 
 def drift(note: dict[str, Any]) -> list[str]:
@@ -13,6 +13,8 @@ def drift(note: dict[str, Any]) -> list[str]:
     found = [said for path, wanted in note["files"].items() if (said := _difference(Path(path), wanted))]
     found += [archive["target"] for archive in note["archives"] if not Path(archive["target"]).is_dir()]
     found += [f"package {name}" for name in missing_packages(note["packages"])]
+    files = {unit: unit_files(unit) for unit in note["unit_files"]}
+    found += [f"{unit} is made of {now}" for unit, now in files.items() if now != note["unit_files"][unit]]
     states = unit_states(list(note["units"]))
     found += [f"{unit} is {states.get(unit)}" for unit, good in note["units"].items() if states.get(unit) != good]
     found += [name for name, (command, wanted) in note["probes"].items() if notes.probe(command) != wanted]

@@ -52,6 +52,11 @@ def show(unit: str, *properties: str) -> dict[str, str]:
     return {name: found.get(name, "") for name in properties}
 
 
+def unit_files(unit: str) -> str:
+    """Return the files that define a unit, drop-ins of anybody included."""
+    return " ".join(show(unit, "FragmentPath", "DropInPaths").values()).strip()
+
+
 def journal(unit: str) -> str:
     """Return the last lines of a unit's journal."""
     return shell(f"journalctl --no-pager --quiet --lines 15 --unit {unit}").stdout

@@ -28,6 +28,7 @@ def component(plan: Plan) -> Component | None:
         password_file=password_file,
     )
     app = plan.app("pgstat_exporter")
+    metrics = f"http://{plan.listen}:9187/metrics"
     return Component(
         "pgstat_exporter",
         packages=("python3", "libpq5", "curl"),
@@ -43,8 +44,8 @@ def component(plan: Plan) -> Component | None:
         units=(Unit(_UNIT),),
         validate=(apps.run(app.target, "pgstat_exporter check --offline --config config.yml"),),
         ports=(9187,),
-        ready=(curl(f"http://{plan.listen}:9187/metrics"),),
-        url=f"http://{plan.listen}:9187/metrics",
+        ready=(f"{curl(metrics)} && curl -fsS --max-time 5 {metrics} | grep -qx 'pg_up 1.0'",),
+        url=metrics,
         detail=f"measures {database}",
     )
 

@@ -42,6 +42,40 @@ def test_check_names_what_was_changed_by_hand_and_nothing_else(mended: Stack) ->
     assert _verb(mended, "--check").stdout == "no drift\n"
 
 
+def test_check_sees_what_strangers_added(mended: Stack) -> None:
+    """A drop-in that is not ours, a file beside ours, and a folder that is open to all."""
+    machine = mended.machine
+    drop_in = "/etc/systemd/system/prometheus-node-exporter.service.d/zz.conf"
+    redis, rules = machine.succeed(
+        "readlink /etc/messwarte/redis/current; echo $(readlink /etc/messwarte/prometheus/current)/rules"
+    ).split()
+    machine.succeed(
+        f"printf '[Service]\nProtectSystem=false\n' > {drop_in}; systemctl daemon-reload",
+        f"chmod 777 {redis}; touch {rules}/zz.yml",
+    )
+    found = json.loads(_verb(mended, "--check", "--json").stdout)
+    machine.succeed(f"rm {drop_in}; systemctl daemon-reload")
+    differences = {one["component"]: one["differences"] for one in found}
+    assert differences.keys() == {"node_exporter", "redis", "prometheus"}
+    assert drop_in in differences["node_exporter"][0]
+    assert differences["redis"] == [f"{redis} (mode 777 instead of 755)"]
+    assert differences["prometheus"] == [f"{rules} (content)"]
+    assert _verb(mended).returncode == 0
+    machine.fail(f"ls {rules}/zz.yml")
+    assert _verb(mended, "--check").stdout == "no drift\n"
+
+
+def test_check_does_not_call_silence_good(mended: Stack) -> None:
+    """A host that does not answer is not without drift: 2, and its name."""
+    mended.machine.block()
+    try:
+        found = _verb(mended, "--check")
+    finally:
+        mended.machine.unblock()
+    assert found.returncode == 2
+    assert found.stdout == ""
+
+
 def test_rollback_returns_to_what_ran_before_and_no_further_than_is_kept(mended: Stack, tmp_path: Path) -> None:
     """Three settings one after the other: back, back again, then there is nothing older; a deploy goes forward."""
     machine = mended.machine

@@ -25,6 +25,7 @@ def _erp(registry: CollectorRegistry) -> Callable[[], None]:
         "erp_db_query_duration_seconds", "-", ["query_name"], buckets=(0.1, 0.5, 1, 5), registry=registry
     )
     Gauge("erp_db_active_connections", "-", registry=registry).set(3)
+    Counter("erp_db_connection_seconds", "-", registry=registry).inc()
     queries = Counter("erp_endpoint_db_queries", "-", ["endpoint"], registry=registry)
     requests = Counter("erp_http_requests", "-", ["endpoint", "method", "status"], registry=registry)
     seconds = Histogram("erp_http_request_duration_seconds", "-", ["endpoint"], buckets=(0.5, 1, 5), registry=registry)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_connections_of_a_pool(rig: Rig, database: str) -> None:
             pool.putconn(connection)
     assert out(rig) == 0
     assert rig.queries() == {"select": 2}
+
+
+def test_seconds_of_connections_that_were_out(rig: Rig, database: str) -> None:
+    """As long as two held one each: no less than PostgreSQL slept, no more than passed meanwhile."""
+    with psycopg_pool.ConnectionPool(database, min_size=2, open=True) as pool:
+        begun = time.perf_counter()
+        with pool.connection() as one, pool.connection():
+            one.execute("SELECT pg_sleep(0.2)")
+        passed = time.perf_counter() - begun
+        assert 0.4 <= (rig.value("erp_db_connection_seconds_total") or 0) <= 2 * passed
 
 
 def test_connections_of_an_asyncio_pool(rig: Rig, database: str) -> None:

@@ -22,6 +22,7 @@ METRICS = {
     "erp_db_query_duration_seconds_count",
     "erp_db_query_duration_seconds_sum",
     "erp_db_active_connections",
+    "erp_db_connection_seconds_total",
     "erp_endpoint_db_queries_total",
     "erp_http_requests_total",
     "erp_http_request_duration_seconds_bucket",

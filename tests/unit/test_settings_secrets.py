@@ -126,3 +126,12 @@ def test_password_that_scram_would_change_is_refused(tmp_path: Path) -> None:
     path.write_text("postgres_erp_app: größe\n")
     with pytest.raises(SecretsError, match="`postgres_erp_app` must hold ASCII characters only"):
         Secrets(path).scram("postgres_erp_app")
+
+
+def test_a_look_at_what_would_change_makes_no_file(tmp_path: Path) -> None:
+    """Values are made up for it, and stay the same within it."""
+    path = tmp_path / "secrets.yml"
+    secrets = Secrets(path, keep=False)
+    assert secrets.get("one") == secrets.get("one")
+    assert secrets.scram("one").startswith("SCRAM-SHA-256$")
+    assert not path.exists()

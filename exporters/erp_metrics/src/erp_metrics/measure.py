@@ -44,7 +44,7 @@ class Recorder:
         self.metrics = metrics
         self.names = names
         self._lock = threading.Lock()
-        self._out: set[int] = set()
+        self._out: dict[int, float] = {}
 
     def allow(self, queries: Iterable[str]) -> None:
         """Add names to the allow-list; each begins at 0."""
@@ -67,7 +67,7 @@ class Recorder:
         """Note that a pool has given a connection away; told twice, it counts once."""
         with self._lock:
             if id(connection) not in self._out:
-                self._out.add(id(connection))
+                self._out[id(connection)] = perf_counter()
                 self.metrics.active_connections.inc()
 
     def returned(self, connection: object) -> bool:
@@ -75,8 +75,9 @@ class Recorder:
         with self._lock:
             if id(connection) not in self._out:
                 return False
-            self._out.discard(id(connection))
+            seconds = perf_counter() - self._out.pop(id(connection))
             self.metrics.active_connections.dec()
+            self.metrics.connection_seconds.inc(seconds)
             return True
 
 

@@ -45,6 +45,10 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=None,
         )
+        # A scrape sees connections that are out for milliseconds only by chance; the rate of this is their mean number.
+        self.connection_seconds = Counter(
+            "erp_db_connection_seconds", "Seconds that connections were checked out, once returned.", registry=None
+        )
         self._endpoint_queries = Counter(
             "erp_endpoint_db_queries", "Database queries by the endpoint that sent them.", ["endpoint"], registry=None
         )
@@ -74,6 +78,7 @@ class Metrics:
             self._count,
             self._duration,
             self.active_connections,
+            self.connection_seconds,
             self._endpoint_queries,
             self._requests,
             self._request_duration,
