@@ -79,6 +79,11 @@ def test_everything_returns_after_a_reboot(stack: Stack) -> None:
             "test -d /opt/messwarte/tasks/current/erp_tasks",
         ),
         (
+            "postgresql",
+            f"{_PSQL} -c 'ALTER SYSTEM SET max_connections = 50' -c 'ALTER SYSTEM SET work_mem = 4096'",
+            "! grep -q max_connections /var/lib/postgresql/17/main/postgresql.auto.conf",
+        ),
+        (
             "database",
             f"{_PSQL} -c 'REVOKE pg_monitor FROM messwarte_monitor'",
             f"""{_PSQL} -c "SELECT pg_has_role('messwarte_monitor', 'pg_monitor', 'member')" | grep -qx t""",
