@@ -67,19 +67,13 @@ def with_lab(verb: str) -> str:
 
 def check_settings(inventory: str) -> None:
     """Check every settings file that an inventory names, before a host is asked. Raises UnknownError."""
+    hosts = _hosts(inventory)
+    nodes = [node(host["name"], host["data"], host["groups"]) for host in hosts]
     try:
-        for hosts in _by_settings(_hosts(inventory)).values():
-            settings = settings_of(hosts[0]["data"])[1]
-            Topology([node(host["name"], host["data"], host["groups"]) for host in hosts], settings)
+        for data in {str(host["data"].get("settings")): host["data"] for host in hosts}.values():
+            Topology(nodes, settings_of(data)[1])
     except SettingsError as error:
         raise UnknownError(str(error)) from error
-
-
-def _by_settings(hosts: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for host in hosts:
-        found.setdefault(str(host["data"].get("settings")), []).append(host)
-    return found
 
 
 def names(inventory: str) -> list[str]:

@@ -62,6 +62,25 @@ def test_what_is_not_there_is_said_in_one_line(arguments: tuple[str, ...], words
     assert run.stdout == ""
 
 
+@pytest.mark.parametrize("arguments", [("deploy",), ("deploy", "--check")])
+def test_wrong_settings_and_groups_are_said_without_asking_a_host(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """The host of the inventory does not exist; nobody has to wait to learn that."""
+    settings = tmp_path / "settings.yml"
+    inventory = tmp_path / "inventory.py"
+    inventory.write_text(f"""all = (["192.0.2.1"], {{"settings": {str(settings)!r}}})\ncahce = ["192.0.2.1"]\n""")
+    for text, words in (
+        ("redis: {memory: lots}", f"{settings}: redis.memory: must be a size"),
+        ("{}", "redis.mode is `deployed`, and the inventory has no host in group `cache`"),
+    ):
+        settings.write_text(text)
+        run = subprocess.run(
+            [ROOT / "messwarte", *arguments, inventory], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert run.returncode == 2
+        assert words in run.stderr
+        assert "Connecting" not in run.stderr + run.stdout
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_a_command_with_help(verb: str) -> None:
     """Each verb's module exists, and its help says more than its name."""
