@@ -38,16 +38,16 @@ def command(
         if not yes:
             click.confirm(f"stop and remove everything that was deployed to the hosts of {inventory}?", abort=True)
         sys.exit(stack.pyinfra(inventory, "deploy/remove.py"))
-    stack.check_settings(inventory)
-    sys.exit(_check(inventory, as_json) if check else stack.deploy(inventory))
+    hosts = stack.check_settings(inventory)
+    sys.exit(_check(inventory, hosts, as_json) if check else stack.deploy(inventory))
 
 
-def _check(inventory: str, as_json: bool) -> int:
+def _check(inventory: str, hosts: set[str], as_json: bool) -> int:
     answer = stack.ask(inventory, "--dry", "deploy/stack.py")
     if answer is None:
         raise stack.UnknownError("could not be checked; see above")
     by_hand = stack.report(inventory, "differences")
-    if unknown := set(stack.names(inventory)) - by_hand.keys():
+    if unknown := hosts - by_hand.keys():
         raise stack.UnknownError(f"could not be checked, as they do not answer: {', '.join(sorted(unknown))}")
     steps = [(host, step["name"]) for step in answer["plan"] for host in step["hosts_with_change"]]
     drift: list[dict[str, Any]] = [

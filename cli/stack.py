@@ -11,21 +11,20 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from cli.run import ROOT, echo, run, tool
-from deploy.topology import Topology, node, settings_of
+from deploy.topology import Topology, settings_of
+from deploy.topology import node as node_of
 from settings import SettingsError
 
 LAB_INVENTORY = "inventories/lab.py"
 STATE = ROOT / ".lab"
+_REPORT = "deploy.operations.HostReport"
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class UnknownError(click.ClickException):
     """How the hosts are cannot be said; ends with 2, as 1 says that they are not as wanted."""
 
     exit_code = 2
-
-
-_REPORT = "deploy.operations.HostReport"
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def lab_option(command: Command) -> Command:
@@ -65,20 +64,19 @@ def with_lab(verb: str) -> str:
     return f"./messwarte {verb}" + ("" if name == "lab" else f" --lab {name}")
 
 
-def check_settings(inventory: str) -> None:
-    """Check every settings file that an inventory names, before a host is asked. Raises UnknownError."""
+def check_settings(inventory: str) -> set[str]:
+    """Check every settings file that an inventory names, before a host is asked; return the hosts' names.
+
+    Raises UnknownError.
+    """
     hosts = _hosts(inventory)
-    nodes = [node(host["name"], host["data"], host["groups"]) for host in hosts]
+    nodes = [node_of(host["name"], host["data"], host["groups"]) for host in hosts]
     try:
         for data in {str(host["data"].get("settings")): host["data"] for host in hosts}.values():
             Topology(nodes, settings_of(data)[1])
     except SettingsError as error:
         raise UnknownError(str(error)) from error
-
-
-def names(inventory: str) -> list[str]:
-    """Return the hosts of an inventory."""
-    return [host["name"] for host in _hosts(inventory)]
+    return {node.name for node in nodes}
 
 
 def _hosts(inventory: str) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ def _put_back(spec: dict[str, Any], old: dict[str, Any] | None, previous: Path |
         return ""
     try:
         _return_to(old, {"links": spec["links"], "all_units": [unit["name"] for unit in spec["units"]]})
-    except ApplyError:
+    except (ApplyError, OSError):
         return "\nThe configuration before it was put back, and does not run either."
     notes.earlier_path(spec["name"], generation).unlink(missing_ok=True)
     shutil.rmtree(generation)

@@ -11,7 +11,7 @@ from deploy.host.system import missing_packages, shell, unit_files, unit_states
 def drift(note: dict[str, Any]) -> list[str]:
     """Return what no longer is as the note says."""
     found = [said for path, wanted in note["files"].items() if (said := _difference(Path(path), wanted))]
-    found += [archive["target"] for archive in note["archives"] if not Path(archive["target"]).is_dir()]
+    found += [f"{archive['target']} is missing" for archive in note["archives"] if not Path(archive["target"]).is_dir()]
     found += [f"package {name}" for name in missing_packages(note["packages"])]
     files = {unit: unit_files(unit) for unit in note["unit_files"]}
     found += [f"{unit} is made of {now}" for unit, now in files.items() if now != note["unit_files"][unit]]
