@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 
 from cli import stack
-from cli.lab_stack import LabStack, wait_for_data
+from cli.lab_stack import LabStack, load_options, wait_for_data
 from cli.run import ROOT
 from deploy import apps
 from lab import Lab, LabError
@@ -42,6 +42,7 @@ def command(hosts: tuple[str, ...], lab: str) -> None:
 
 
 def _tell(found: LabStack, seconds: float) -> None:
+    load_options(found.lab, found.base("erp"))
     key = os.path.relpath(stack.STATE / found.lab / "id_ed25519", ROOT)
     known = os.path.relpath(stack.STATE / found.lab / "known_hosts", ROOT)
     mailbox = found.machine("mailbox").address
@@ -52,7 +53,9 @@ def _tell(found: LabStack, seconds: float) -> None:
         "Task queue": found.url("tasks"),
         "Prometheus": found.url("prometheus"),
         "Alert mails": shlex.join(read),
-        "Passwords": f"{os.path.relpath(stack.STATE / found.lab / 'secrets.yml', ROOT)} (log in to Grafana as viewer)",
+        "Logins": "viewer (secret grafana_viewer) in Grafana, operator (secret gate_operator) elsewhere",
+        "Secrets": os.path.relpath(found.secrets, ROOT),
+        "Authority": f"{os.path.relpath(found.secrets.with_name('ca.pem'), ROOT)} (browsers warn until they trust it)",
     }
     print(f"\nup in {seconds:.0f} s")
     for name, value in rows.items():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.component import Archive
+from deploy.topology import Endpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "apps"
@@ -73,6 +74,12 @@ def make_all(python: str, machine: str) -> None:
 def current(name: str) -> str:
     """Return the folder on a host that a unit puts on PYTHONPATH."""
     return f"/opt/messwarte/{name}/current"
+
+
+def database(endpoint: Endpoint, component: str) -> str:
+    """Return how an application of a component reaches the ERP's database (libpq keywords, without the password)."""
+    check = f" sslmode=verify-full sslrootcert=/etc/messwarte/{component}/current/ca.pem" if endpoint.tls else ""
+    return f"host={endpoint.address} port={endpoint.port} dbname=erp user=erp_app{check}"
 
 
 def run(target: str, arguments: str, user: str | None = None) -> str:

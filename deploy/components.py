@@ -8,6 +8,8 @@ from deploy.database.deploy import component as database
 from deploy.demo_data.deploy import component as demo_data
 from deploy.erp.deploy import component as erp
 from deploy.erp.deploy import load as erp_load
+from deploy.firewall.deploy import component as firewall
+from deploy.gate.deploy import component as gate
 from deploy.grafana.deploy import component as grafana
 from deploy.mailbox.deploy import component as mailbox
 from deploy.migrations.deploy import component as migrations
@@ -39,7 +41,13 @@ COMPONENTS: dict[str, Callable[[Plan], Component | None]] = {
 }
 
 
+# Made from what the others of the same host let in; before them, so that whoever needs another host finds it open.
+ENTRANCES = {"firewall": firewall, "gate": gate}
+ORDER = (*ENTRANCES, *COMPONENTS)
+
+
 def wanted(plan: Plan) -> dict[str, Component]:
     """Return the components of one host by name, in order."""
-    found = {name: describe(plan) for name, describe in COMPONENTS.items()}
-    return {name: part for name, part in found.items() if part}
+    found = {name: part for name, describe in COMPONENTS.items() if (part := describe(plan))}
+    entrances = {name: part for name, describe in ENTRANCES.items() if (part := describe(plan, found.values()))}
+    return entrances | found

@@ -10,7 +10,7 @@ from pyinfra.api.exceptions import PyinfraError
 
 from deploy import operations
 from deploy.apps import AppError
-from deploy.components import COMPONENTS
+from deploy.components import ORDER
 from deploy.context import components, make_plan
 from settings import SecretsError, SettingsError
 
@@ -21,12 +21,11 @@ except (AppError, SecretsError, SettingsError) as error:
     # What an operator can put right is said without a trace.
     raise PyinfraError(str(error)) from None
 
-# A Grafana that runs goes on where its package cannot be had just now.
-kept = ["grafana"] if plan.grafana and plan.grafana_missing and plan.here("monitoring") else []
+kept = ["grafana"] if plan.grafana_kept else []
 operations.only(name="only what is wanted", wanted=[*parts, *kept])
 
 # Every host walks through the same list, so that the database is there before what needs it, wherever it is.
-for name in host.loop(list(COMPONENTS)):
+for name in host.loop(list(ORDER)):
     if name in parts:
         operations.component(name=name, wanted=parts[name])
 

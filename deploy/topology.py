@@ -10,6 +10,7 @@ from typing import Any
 from settings import Settings, SettingsError, load
 
 GROUPS = ("database", "cache", "monitoring", "worker", "app")
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An address of a service, and the host it runs on (None: outside of the inventory)."""
+    """An address of a service, the host it runs on (None: outside of the inventory), and whether it speaks TLS."""
 
     address: str
     port: int
     host: str | None
+    tls: bool = False
 
     def __str__(self) -> str:
         """Return `address:port`, with an IPv6 address in brackets."""
@@ -41,23 +43,22 @@ class Topology:
         """Take the hosts; raises SettingsError when they cannot work together."""
         self.nodes = sorted(nodes, key=lambda node: node.name)
         self.settings = settings
-        self.private_network = settings.network.plaintext_private_network
+        chosen = settings.network.exposed
+        self.exposed = len(self.nodes) > 1 if chosen is None else chosen
         if missing := self._missing_groups():
             raise SettingsError("\n".join(missing))
         for group in ("database", "cache", "monitoring"):
             if len(self.members(group)) > 1:
                 raise SettingsError(f"group `{group}` has more than one host; this version deploys one of each")
-        if len(self.nodes) > 1 and not self.private_network:
+        if len(self.nodes) > 1 and not self.exposed:
             raise SettingsError(
-                "the inventory has several hosts, whose services would have to reach each other without TLS; "
-                "if nobody else can read their network, set `network: {plaintext_private_network: true}`"
+                "network.exposed is false, and the inventory has several hosts, whose services have to reach each other"
             )
-
-        for node in self.nodes if self.private_network else ():
+        for node in self.nodes if self.exposed else ():
             if not _is_ipv4(node.address):
                 raise SettingsError(
-                    f"host {node.name}: services would listen on `{node.address}`; give the host's IPv4 address in the "
-                    "private network as its data `address` in the inventory"
+                    f"host {node.name}: services would listen on `{node.address}`; give the host's IPv4 address as its "
+                    "data `address` in the inventory"
                 )
 
     def _missing_groups(self) -> list[str]:
@@ -87,35 +88,30 @@ class Topology:
         """Read pyinfra's inventory."""
         return cls([node(host.name, host.data, host.groups) for host in inventory], settings)
 
-    def members(self, group: str) -> list[Node]:
-        """Return the hosts of a group."""
-        return [node for node in self.nodes if group in node.groups]
-
-    def listen(self, node: Node) -> str:
-        """Return the address on which a host's services listen, and at which everyone reaches them."""
-        return node.address if self.private_network else "127.0.0.1"
+    def members(self, *groups: str) -> list[Node]:
+        """Return the hosts that are in any of the groups."""
+        return [node for node in self.nodes if node.groups & set(groups)]
 
     def endpoint(self, node: Node, port: int) -> Endpoint:
-        """Return a service of a host."""
-        return Endpoint(self.listen(node), port, node.name)
+        """Return a service of a host as everyone reaches it: through the host's gate, where there is one."""
+        return Endpoint(node.address if self.exposed else LOOPBACK, port, node.name, tls=self.exposed)
 
-    def single(self, group: str, port: int) -> Endpoint | None:
-        """Return the service of the one host of a group, or None when the group is empty."""
-        nodes = self.members(group)
-        return self.endpoint(nodes[0], port) if nodes else None
-
-    def database(self) -> Endpoint | None:
+    def database(self, seen_from: Node) -> Endpoint | None:
         """Return where PostgreSQL is, deployed or existing."""
         part = self.settings.postgresql
-        return _existing(part.existing.address) if part.existing else self._deployed(part.mode, "database", 5432)
+        return _existing(part.existing.address) if part.existing else self._near(part.mode, "database", 5432, seen_from)
 
-    def redis(self) -> Endpoint | None:
+    def redis(self, seen_from: Node) -> Endpoint | None:
         """Return where Redis is, deployed or existing."""
         part = self.settings.redis
-        return _existing(part.existing.address) if part.existing else self._deployed(part.mode, "cache", 6379)
+        return _existing(part.existing.address) if part.existing else self._near(part.mode, "cache", 6379, seen_from)
 
-    def _deployed(self, mode: str, group: str, port: int) -> Endpoint | None:
-        return self.single(group, port) if mode == "deployed" else None
+    def _near(self, mode: str, group: str, port: int, seen_from: Node) -> Endpoint | None:
+        """Return the service of the one host of a group; over loopback where that is the same host."""
+        if mode != "deployed":
+            return None
+        (owner,) = self.members(group)
+        return Endpoint(LOOPBACK, port, owner.name) if owner == seen_from else self.endpoint(owner, port)
 
 
 def node(name: str, data: Any, groups: Iterable[str]) -> Node:

@@ -17,6 +17,8 @@ Duration = Annotated[str, AfterValidator(values.duration)]
 Size = Annotated[str, AfterValidator(values.size)]
 Url = Annotated[str, AfterValidator(values.url)]
 HostPort = Annotated[str, AfterValidator(values.host_port)]
+Network4 = Annotated[str, AfterValidator(values.network)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 MailAddress = Annotated[str, AfterValidator(values.mail_address)]
 
 
@@ -31,12 +33,29 @@ class Strict(BaseModel):
 
 
 class Network(Strict):
-    """How the hosts reach each other."""
+    """How hosts and people reach what was deployed: over TLS and with a password, or not at all."""
 
-    plaintext_private_network: bool = Field(
+    exposed: bool | None = Field(
+        default=None,
+        description="Services can be reached at each host's own address, through a gate that asks for a password. "
+        "Without it, they can where the inventory has several hosts; else everything stays on loopback.",
+    )
+    certificates: str | None = Field(
+        default=None,
+        description="Folder on the control machine with `HOST.pem` (chain), `HOST.key` and `ca.pem`; without it, the "
+        "stack has an authority of its own.",
+    )
+    firewall: bool = Field(
         default=False,
-        description="Services listen on each host's own address, without TLS. Needed when components are on "
-        "several hosts; only for a network that nobody else can read.",
+        description="nftables let in SSH, and what the inventory implies from where it implies it; nothing else.",
+    )
+    people: list[Network4] = Field(
+        default=["0.0.0.0/0"],
+        min_length=1,
+        description="With `firewall`: from where people may open Grafana, Prometheus, Alertmanager, ERP and tasks.",
+    )
+    also_open: list[Port] = Field(
+        default=[], description="With `firewall`: further TCP ports of every host that anyone may reach."
     )
 
 

@@ -31,6 +31,7 @@ _KINDS = {
     values.url: "URL",
     values.host_port: "`host:port`",
     values.mail_address: "mail address",
+    values.network: "IPv4 network",
 }
 _NAMES = {bool: "`true`, `false`", int: "whole number", float: "number", str: "text"}
 

@@ -8,12 +8,14 @@ import hmac
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import bcrypt
 import yaml
 
 _SCRAM_ITERATIONS = 4096
+_BCRYPT_COST = 4
 
 
 class SecretsError(Exception):
@@ -43,12 +45,27 @@ class Secrets:
 
         A verifier that the secret no longer fits is replaced: that is how an operator changes a password.
         """
-        verifier, password = f"{name}_scram", self.get(name)
+        password = self.get(name)
         if not password.isascii():
             raise SecretsError(f"{self.path}: the secret `{name}` must hold ASCII characters only")
-        if not _fits(self._values.get(verifier, ""), password):
-            self._keep(verifier, scram_verifier(password), replace=self._values.get(verifier))
-        return self._values[verifier]
+        return self.keep(f"{name}_scram", lambda: scram_verifier(password), lambda found: _fits(found, password))
+
+    def bcrypt(self, name: str) -> str:
+        """Return the stored bcrypt hash of a secret, as web servers read it; made anew when the secret has changed."""
+        password = self.get(name).encode()
+        # The least cost: what we make has 192 bits, which nobody guesses, and a gate checks it at every request.
+        return self.keep(
+            f"{name}_bcrypt",
+            lambda: bcrypt.hashpw(password, bcrypt.gensalt(_BCRYPT_COST)).decode(),
+            lambda found: _is_bcrypt_of(found, password),
+        )
+
+    def keep(self, name: str, make: Callable[[], str], fits: Callable[[str], bool]) -> str:
+        """Return what is kept by a name; it is made where it is missing, and made anew where it no longer fits."""
+        found = self._values.get(name)
+        if found is None or not fits(found):
+            self._keep(name, make(), replace=found)
+        return self._values[name]
 
     def require(self, name: str, what: str) -> str:
         """Return a secret that only the operator can give. Raises SecretsError when it is missing."""
@@ -104,6 +121,13 @@ def _fits(verifier: str, password: str) -> bool:
     except (IndexError, ValueError):
         return False
     return hmac.compare_digest(scram_verifier(password, salt), verifier)
+
+
+def _is_bcrypt_of(found: str, password: bytes) -> bool:
+    try:
+        return bcrypt.checkpw(password, found.encode())
+    except ValueError:
+        return False
 
 
 def scram_verifier(password: str, salt: bytes | None = None) -> str:

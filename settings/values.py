@@ -1,5 +1,6 @@
 """Checks of single values; each raises ValueError with an example of what would be right."""
 
+import ipaddress
 import re
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -73,6 +74,14 @@ def host_port(value: str) -> str:
     if not match or not 0 < int(match[1]) < 65536:
         raise ValueError("must be `host:port`, for example `mail.example.com:587`")
     return value
+
+
+def network(value: str) -> str:
+    """Accept an IPv4 network such as `10.20.0.0/16`, or one address."""
+    try:
+        return str(ipaddress.IPv4Network(value))
+    except ValueError:
+        raise ValueError("must be an IPv4 network such as `10.20.0.0/16`") from None
 
 
 def mail_address(value: str) -> str:

@@ -7,7 +7,7 @@ import tarfile
 import time
 from pathlib import Path
 
-from deploy.host.system import ApplyError, missing_packages, must, shell
+from deploy.host.system import ApplyError, missing_packages, must, shell, unit_files
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
@@ -17,8 +17,11 @@ _POLICY_TEXT = (
 )
 
 
-def install(packages: list[str]) -> None:
-    """Install the packages that are missing, without starting their daemons; mends what an interrupted run left."""
+def install(packages: list[str], idle: list[str]) -> None:
+    """Install the packages that are missing, without starting their daemons; mends what an interrupted run left.
+
+    Units that are `idle` come with missing packages and are not ours to run: they are masked before they are there.
+    """
     _wait_for_dpkg()
     if _POLICY.exists() and _POLICY.read_text() == _POLICY_TEXT:
         _POLICY.unlink()
@@ -26,6 +29,9 @@ def install(packages: list[str]) -> None:
         must("dpkg --configure -a")
     missing = missing_packages(packages)
     if missing:
+        for unit in idle:
+            if not unit_files(unit):
+                must(f"systemctl mask --quiet {unit}")
         _apt_install(" ".join(missing))
 
 

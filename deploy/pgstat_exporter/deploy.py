@@ -1,7 +1,7 @@
 """Our PostgreSQL exporter: over the socket beside our PostgreSQL, over TCP for an existing one."""
 
 from deploy import apps
-from deploy.component import Component, File, Unit, curl, render
+from deploy.component import Component, Door, File, Unit, curl, render
 from deploy.plan import Plan
 
 _UNIT = "messwarte-pgstat-exporter.service"
@@ -10,7 +10,7 @@ _CREDENTIAL = f"/run/credentials/{_UNIT}/password"
 
 def component(plan: Plan) -> Component | None:
     """Return the PostgreSQL exporter for the host that has to measure PostgreSQL."""
-    database = plan.topology.database()
+    database = plan.database
     if database is None or plan.settings.prometheus.mode != "deployed" or not plan.here(group(plan)):
         return None
     local = plan.settings.postgresql.mode == "deployed"
@@ -20,7 +20,6 @@ def component(plan: Plan) -> Component | None:
         "pgstat_exporter/templates/config.yml.j2",
         dsn=f"{where} dbname=erp user=messwarte_monitor application_name=pgstat_exporter",
         password_file=password_file,
-        listen=plan.listen,
     )
     unit = render(
         f"pgstat_exporter/templates/{_UNIT}.j2",
@@ -28,7 +27,7 @@ def component(plan: Plan) -> Component | None:
         password_file=password_file,
     )
     app = plan.app("pgstat_exporter")
-    metrics = f"http://{plan.listen}:9187/metrics"
+    metrics = "http://127.0.0.1:9187/metrics"
     return Component(
         "pgstat_exporter",
         packages=("python3", "libpq5", "curl"),
@@ -45,7 +44,8 @@ def component(plan: Plan) -> Component | None:
         validate=(apps.run(app.target, "pgstat_exporter check --offline --config config.yml"),),
         ports=(9187,),
         ready=(f"{curl(metrics)} && curl -fsS --max-time 5 {metrics} | grep -qx 'pg_up 1.0'",),
-        url=metrics,
+        doors=(Door(9187),),
+        url=f"{plan.url(9187)}/metrics",
         detail=f"measures {database}",
     )
 

@@ -1,7 +1,8 @@
 """Prometheus: targets from the inventory, rules, retention by time and size."""
 
 import alert_rules
-from deploy.component import Component, File, Unit, curl, render
+from deploy.component import Component, Door, File, Unit, curl, render
+from deploy.gate import deploy as gate
 from deploy.plan import Plan
 from deploy.topology import Endpoint
 
@@ -26,17 +27,18 @@ def component(plan: Plan) -> Component | None:
         scrape_interval=f"{scrape}ms",
         scrape_timeout=f"{min(scrape, 10000)}ms",
         rule_files=sorted(rules),
-        alertmanager=plan.topology.single("monitoring", 9093) if settings.alertmanager.mode == "deployed" else None,
+        alertmanager=settings.alertmanager.mode == "deployed",
         jobs=jobs(plan),
+        exposed=plan.topology.exposed,
     )
     drop_in = render(
         "prometheus/templates/drop-in.conf.j2",
-        listen=plan.listen,
+        exposed=plan.topology.exposed,
         retention_time=settings.prometheus.retention_time,
         retention_size=settings.prometheus.retention_size,
     )
     rule_paths = {f"rules/{name}": text for name, text in rules.items()}
-    url = f"http://{plan.listen}:9090"
+    local = "http://127.0.0.1:9090"
     return Component(
         "prometheus",
         packages=("prometheus", "curl"),
@@ -44,16 +46,18 @@ def component(plan: Plan) -> Component | None:
             File("prometheus.yml", configuration),
             File("drop-in.conf", drop_in),
             *(File(path, text) for path, text in rule_paths.items()),
+            *(gate.scraper(plan) if plan.topology.exposed else ()),
         ),
         links={"/etc/systemd/system/prometheus.service.d/messwarte.conf": "drop-in.conf"},
         units=(Unit("prometheus.service", reload_for=("prometheus.yml", *rule_paths)),),
         validate=("promtool check config prometheus.yml",),
         ready=(
-            curl(f"{url}/-/ready"),
-            f"curl -fsS --max-time 2 {url}/metrics | grep -qx 'prometheus_config_last_reload_successful 1'",
+            curl(f"{local}/-/ready"),
+            f"curl -fsS --max-time 2 {local}/metrics | grep -qx 'prometheus_config_last_reload_successful 1'",
         ),
         ports=(9090,),
-        url=f"{url}/api/v1/targets",
+        doors=(Door(9090, people=True),),
+        url=f"{plan.url(9090)}/api/v1/targets",
         detail=f"keeps {settings.prometheus.retention_time}, at most {settings.prometheus.retention_size}",
     )
 
@@ -67,8 +71,8 @@ def jobs(plan: Plan) -> dict[str, list[Endpoint]]:
         "erp": ("app", settings.erp.metrics_port),
     }
     wanted = {
-        "postgres": topology.database() is not None,
-        "redis": topology.redis() is not None,
+        "postgres": plan.database is not None,
+        "redis": plan.redis is not None,
         "erp": settings.erp.mode != "off",
     }
     found = {
@@ -80,7 +84,7 @@ def jobs(plan: Plan) -> dict[str, list[Endpoint]]:
             for job, (group, port) in beside.items()
         },
     }
-    if settings.tasks.mode == "deployed" and topology.redis() and topology.database():
+    if settings.tasks.mode == "deployed" and plan.redis and plan.database:
         workers = topology.members("worker")
         found["tasks"] = [topology.endpoint(node, port) for node in workers for port in (8011, 8012)]
     if plan.grafana:

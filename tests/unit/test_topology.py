@@ -37,7 +37,7 @@ def test_what_exists_or_is_off_needs_no_host() -> None:
         redis={"mode": "existing", "existing": {"address": "cache:6379"}},
         tasks={"mode": "off"},
     )
-    assert str(found.database()) == "db:5432"
+    assert str(found.database(found.nodes[0])) == "db:5432"
     assert found.members("worker") == []
 
 

@@ -1,0 +1,41 @@
+"""What it takes to pass the gates of a stack: the authority's certificate and the operator's password."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from settings import Secrets, certificates
+
+OPERATOR = "operator"
+
+
+@dataclass(frozen=True)
+class Access:
+    """The authority (PEM) and the password of `operator`."""
+
+    authority: str
+    password: str
+
+    @classmethod
+    def of(cls, secrets: Path) -> "Access":
+        """Read the secrets file of a stack that has been deployed."""
+        found = Secrets(secrets, keep=False)
+        return cls(certificates.authority(found), found.get("gate_operator"))
+
+    def client(self, url: str, auth: tuple[str, str] | None = None) -> httpx.Client:
+        """Return a client of one service; it passes the gate as the operator, or logs in to the service itself."""
+        trusted = ssl.create_default_context(cadata=self.authority)
+        login = auth or (OPERATOR, self.password)
+        return httpx.Client(base_url=url, auth=login, verify=trusted, timeout=20, trust_env=False)
+
+    def write(self, folder: Path, urls: list[str]) -> dict[str, str]:
+        """Write `ca.pem` and `netrc` (0600) for curl and the like; return the options that name them."""
+        authority, netrc = folder / "ca.pem", folder / "netrc"
+        authority.write_text(self.authority)
+        netrc.touch(mode=0o600)
+        hosts = sorted({str(urlsplit(url).hostname) for url in urls})
+        netrc.write_text("".join(f"machine {host} login {OPERATOR} password {self.password}\n" for host in hosts))
+        return {"--cacert": str(authority), "--netrc-file": str(netrc)}
