@@ -50,8 +50,11 @@ class HostReport(FactBase[Any]):
 
 
 @operation()
-def component(wanted: Component) -> Generator[StringCommand | FileUploadCommand, None, None]:
-    """Bring one component on this host to what is wanted; nothing is sent when it is there already."""
+def component(wanted: Component | None) -> Generator[StringCommand | FileUploadCommand, None, None]:
+    """Bring one component on this host to what is wanted; nothing is sent when it is there already, or None."""
+    if wanted is None:
+        host.noop("is not wanted on this host")
+        return
     found = host.get_fact(HostReport, verb="report", component_name=wanted.name)
     if found["digest"] == wanted.digest and not found["drift"]:
         host.noop(f"{wanted.name} is as wanted")
