@@ -5,50 +5,46 @@ import contextlib
 import fcntl
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
 
+from settings.stores import PlainFile, SecretsError
+
 _SCRAM_ITERATIONS = 4096
-
-
-class SecretsError(Exception):
-    """A secrets file that cannot be used, or a secret that only the operator can give."""
+# pyinfra looks at its hosts side by side: whoever waits for the file's lock must let the one that holds it go on.
+_changing = threading.Lock()
 
 
 class Secrets:
     """The secrets file of one inventory; `get` makes what is missing, `require` does not."""
 
     def __init__(self, path: Path, *, keep: bool = True) -> None:
-        """Open a secrets file, which need not exist yet. Raises SecretsError when others can read it.
+        """Open a secrets file, which need not exist yet. Raises SecretsError when it cannot be used.
 
         Without `keep`, what is made is not written: for a look at what a deploy would change.
         """
         self.path = path
+        self._store = PlainFile(path)
         self._keeps = keep
         self._values = self._read()
 
     def get(self, name: str) -> str:
         """Return a secret; one that is missing is made (192 bits) and kept."""
-        if name not in self._values:
-            self._keep(name, secrets.token_urlsafe(24))
-        return self._values[name]
+        return self.keep(name, lambda: secrets.token_urlsafe(24))
 
     def scram(self, name: str) -> str:
         """Return the stored SCRAM-SHA-256 verifier of a secret, so that its salt stays the same.
 
         A verifier that the secret no longer fits is replaced: that is how an operator changes a password.
         """
-        verifier, password = f"{name}_scram", self.get(name)
+        password = self.get(name)
         if not password.isascii():
             raise SecretsError(f"{self.path}: the secret `{name}` must hold ASCII characters only")
-        if not _fits(self._values.get(verifier, ""), password):
-            self._keep(verifier, scram_verifier(password), replace=self._values.get(verifier))
-        return self._values[verifier]
+        return self.keep(f"{name}_scram", lambda: scram_verifier(password), lambda verifier: _fits(verifier, password))
 
     def require(self, name: str, what: str) -> str:
         """Return a secret that only the operator can give. Raises SecretsError when it is missing."""
@@ -56,13 +52,18 @@ class Secrets:
             raise SecretsError(f"{self.path}: the secret `{name}` is missing ({what}); add a line `{name}: ...`")
         return self._values[name]
 
+    def keep(self, name: str, make: Callable[[], str], fits: Callable[[str], bool] = bool) -> str:
+        """Return what is stored under a name, made anew when it no longer fits; what is missing is asked as ``."""
+        if not fits(self._values.get(name, "")):
+            with self._latest():
+                # Another run may have made it since this one read the file; theirs stays.
+                if not fits(self._values.get(name, "")):
+                    self._set({name: make()})
+        return self._values[name]
+
     def _read(self) -> dict[str, str]:
-        if not self.path.exists():
-            return {}
-        if self.path.stat().st_mode & 0o077:
-            raise SecretsError(f"{self.path} can be read by others; run: chmod 600 {self.path}")
         try:
-            content = yaml.safe_load(self.path.read_text(encoding="utf-8")) or {}
+            content = yaml.safe_load(self._store.read()) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             # What YAML says quotes the line, and with it a secret.
             mark = getattr(error, "problem_mark", None)
@@ -72,29 +73,22 @@ class Secrets:
             raise SecretsError(f"{self.path}: must hold lines `name: value`, each value a text that is not empty")
         return content
 
-    def _keep(self, name: str, value: str, replace: str | None = None) -> None:
-        """Add a secret, or replace this very value of it."""
-        if not self._keeps:
-            self._values[name] = value
-            return
-        with self._locked():
-            # Another run may have made secrets since this one read the file; theirs stay.
-            found = self._read()
-            self._values = {name: value} | found
-            if replace is not None and found.get(name) == replace:
-                self._values[name] = value
-            with tempfile.NamedTemporaryFile("w", dir=self.path.parent, delete=False) as file:
-                yaml.safe_dump(self._values, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(file.name).replace(self.path)
-
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    def _latest(self) -> Iterator[None]:
+        """Hold the file against other runs, with what they wrote."""
+        if not self._keeps:
             yield
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with _changing, self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._values = self._read()
+            yield
+
+    def _set(self, changes: dict[str, str]) -> None:
+        if self._keeps:
+            self._store.write(changes)
+        self._values |= changes
 
 
 def _fits(verifier: str, password: str) -> bool:

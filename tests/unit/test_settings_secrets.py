@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from settings import Secrets, SecretsError, scram_verifier
+from settings.stores import edited
 
 
 def test_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
@@ -135,3 +136,46 @@ def test_a_look_at_what_would_change_makes_no_file(tmp_path: Path) -> None:
     assert secrets.get("one") == secrets.get("one")
     assert secrets.scram("one").startswith("SCRAM-SHA-256$")
     assert not path.exists()
+
+
+def test_what_is_kept_is_made_anew_when_it_no_longer_fits(tmp_path: Path) -> None:
+    """A text of several lines, such as a certificate, made once while it fits; all else in the file stays as it was."""
+    path = tmp_path / "secrets.yml"
+    path.touch(mode=0o600)
+    path.write_text(
+        "# by hand\nsmtp_password: hunter2 # the mail team's\ncertificate: |\n  old\n  text\n\n# below\nlast: one"
+    )
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"BEGIN\n  {len(made)}: #x\nEND\n")
+        return made[-1]
+
+    def fits(value: str) -> bool:
+        return value in made
+
+    first = Secrets(path).keep("certificate", make, fits)
+    assert Secrets(path).keep("certificate", make, fits) == first == made[0]
+    assert path.read_text() == (
+        "# by hand\nsmtp_password: hunter2 # the mail team's\n"
+        "certificate: |\n  BEGIN\n    0: #x\n  END\n# below\nlast: one"
+    )
+    second = Secrets(path).keep("certificate", make, lambda value: value != first)
+    assert Secrets(path).get("certificate") == second == made[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", "new: '5'\n"),
+        ("{a: b}", "a: b\nnew: '5'\n"),
+        ("---\na: b\n...\n", "a: b\nnew: '5'\n"),
+        ("a: b # c", "a: b # c\nnew: '5'\n"),
+        ("new: |-\n  old\n  er\n# c\n", "new: '5'\n# c\n"),
+        ("new: x # c\na: b\n", "new: '5' # c\na: b\n"),
+        ("'new': \"x\"   # c\na: größe\n", "new: '5'   # c\na: größe\n"),
+    ],
+)
+def test_entries_are_set_where_they_stand(text: str, wanted: str) -> None:
+    """Comments stay wherever YAML's form lets them."""
+    assert edited(text, {"new": "5"}) == wanted
