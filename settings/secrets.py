@@ -7,14 +7,18 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
 
-from settings.stores import PlainFile, SecretsError
+from settings.encrypted import store_of
+from settings.stores import SecretsError
 
 _SCRAM_ITERATIONS = 4096
+_SCRAM = "_scram"
+_MADE = "made"
 # pyinfra looks at its hosts side by side: whoever waits for the file's lock must let the one that holds it go on.
 _changing = threading.Lock()
 
@@ -22,19 +26,20 @@ _changing = threading.Lock()
 class Secrets:
     """The secrets file of one inventory; `get` makes what is missing, `require` does not."""
 
-    def __init__(self, path: Path, *, keep: bool = True) -> None:
+    def __init__(self, path: Path, *, keep: bool = True, identity: str | None = None) -> None:
         """Open a secrets file, which need not exist yet. Raises SecretsError when it cannot be used.
 
-        Without `keep`, what is made is not written: for a look at what a deploy would change.
+        Without `keep`, what is made is not written: for a look at what a deploy would change. `identity` is the file
+        that opens what age encrypted.
         """
         self.path = path
-        self._store = PlainFile(path)
+        self._store = store_of(path, identity)
         self._keeps = keep
         self._values = self._read()
 
     def get(self, name: str) -> str:
         """Return a secret; one that is missing is made (192 bits) and kept."""
-        return self.keep(name, lambda: secrets.token_urlsafe(24))
+        return self.keep(name, _random)
 
     def scram(self, name: str) -> str:
         """Return the stored SCRAM-SHA-256 verifier of a secret, so that its salt stays the same.
@@ -44,12 +49,17 @@ class Secrets:
         password = self.get(name)
         if not password.isascii():
             raise SecretsError(f"{self.path}: the secret `{name}` must hold ASCII characters only")
-        return self.keep(f"{name}_scram", lambda: scram_verifier(password), lambda verifier: _fits(verifier, password))
+        return self.keep(
+            f"{name}{_SCRAM}", lambda: scram_verifier(password), lambda verifier: _fits(verifier, password)
+        )
 
     def require(self, name: str, what: str) -> str:
         """Return a secret that only the operator can give. Raises SecretsError when it is missing."""
         if not self._values.get(name):
-            raise SecretsError(f"{self.path}: the secret `{name}` is missing ({what}); add a line `{name}: ...`")
+            raise SecretsError(
+                f"{self.path}: the secret `{name}` is missing ({what}); add a line `{name}: ...`, "
+                f"or run: ./messwarte secrets set {name}"
+            )
         return self._values[name]
 
     def keep(self, name: str, make: Callable[[], str], fits: Callable[[str], bool] = bool) -> str:
@@ -60,6 +70,27 @@ class Secrets:
                 if not fits(self._values.get(name, "")):
                     self._set({name: make()})
         return self._values[name]
+
+    def made(self) -> dict[str, datetime | None]:
+        """Return every secret's name and when it was made here; None where the operator gave it."""
+        marks = self._marks()
+        return {
+            name: datetime.fromisoformat(marks[name].split()[0])
+            if marks.get(name, "").endswith(f" {_short(value)}")
+            else None
+            for name, value in self._values.items()
+            if name != _MADE and not name.endswith(_SCRAM)
+        }
+
+    def renew(self, names: Iterable[str]) -> None:
+        """Make secrets anew, all or none; the next deploy brings them to those who use them."""
+        with self._latest():
+            self._set({name: _random() for name in names})
+
+    def give(self, name: str, value: str) -> None:
+        """Store what the operator gives."""
+        with self._latest():
+            self._store.write({name: value})
 
     def _read(self) -> dict[str, str]:
         try:
@@ -85,10 +116,26 @@ class Secrets:
             self._values = self._read()
             yield
 
-    def _set(self, changes: dict[str, str]) -> None:
+    def _set(self, made: dict[str, str]) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        marks = self._marks() | {name: f"{now} {_short(value)}" for name, value in made.items()}
+        changes = made | {_MADE: "".join(f"{name} {mark}\n" for name, mark in sorted(marks.items()))}
         if self._keeps:
             self._store.write(changes)
         self._values |= changes
+
+    def _marks(self) -> dict[str, str]:
+        """Return when which secret was made, and of what value, so that one given later is known as such."""
+        lines = self._values.get(_MADE, "").splitlines()
+        return {name: mark for name, _, mark in (line.partition(" ") for line in lines)}
+
+
+def _random() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _short(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()[:12]
 
 
 def _fits(verifier: str, password: str) -> bool:
