@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from settings import Settings, SettingsError, load
+from settings import Secrets, Settings, SettingsError, load
 
 GROUPS = ("database", "cache", "monitoring", "worker", "app")
 LOOPBACK = "127.0.0.1"
@@ -128,7 +128,18 @@ def settings_of(data: Any) -> tuple[Path, Settings]:
     return path, _load(path)
 
 
+def secrets_of(data: Any, *, keep: bool = True) -> Secrets:
+    """Return the secrets that a host's data name, read once in a run. Raises SecretsError."""
+    path = Path(data.get("secrets") or settings_of(data)[0].with_suffix(".secrets.yml"))
+    return _open(path.absolute(), keep, data.get("age_identity"))
+
+
 _load = functools.cache(load)
+
+
+@functools.cache
+def _open(path: Path, keep: bool, identity: str | None) -> Secrets:
+    return Secrets(path, keep=keep, identity=identity)
 
 
 def _existing(address: str) -> Endpoint:

@@ -210,7 +210,7 @@ def test_certificates_are_renewed_by_the_next_run_without_an_interruption(hosts:
     database = hosts.machines["database"]
     before, serial = database.succeed(started), _serial(hosts, "database")
     path = STATE / hosts.lab / "secrets.yml"
-    kept = {name: value for name, value in hosts.secrets.items() if name != "tls_database"}
+    kept = {name: value for name, value in hosts.secrets.items() if name != "database_certificate"}
     path.write_text("".join(f"{name}: {_quoted(value)}\n" for name, value in kept.items()))
     run = _deploy(hosts, settings)
     assert (run.status, run.changed) == (0, {"gate": ["database"], "postgresql": ["database"]}), run.said
