@@ -78,10 +78,12 @@ class Topology:
             if not self.members(group) and self._needs_a_host(part, mode := getattr(self.settings, part).mode)
         ]
 
-    @staticmethod
-    def _needs_a_host(part: str, mode: str) -> bool:
-        # An ERP that exists already is scraped on its hosts; other things that exist are outside of the inventory.
-        return mode in {"deployed", "demo"} or (part == "erp" and mode == "existing")
+    def _needs_a_host(self, part: str, mode: str) -> bool:
+        # An ERP that exists already is scraped on its hosts; other things that exist are outside of the inventory,
+        # and what measures them for a Prometheus of yours is on the monitoring host.
+        outside = self.settings.postgresql.existing or self.settings.redis.existing
+        at_work = part == "erp" or (part == "prometheus" and outside is not None)
+        return mode in {"deployed", "demo"} or (at_work and mode == "existing")
 
     @classmethod
     def of(cls, inventory: Any, settings: Settings) -> "Topology":

@@ -41,6 +41,19 @@ def test_what_exists_or_is_off_needs_no_host() -> None:
     assert found.members("worker") == []
 
 
+def test_what_exists_is_measured_on_the_monitoring_host_for_a_prometheus_that_exists_too() -> None:
+    there: dict[str, dict[str, object]] = {
+        "postgresql": {"mode": "existing", "existing": {"address": "db:5432"}},
+        "prometheus": {"mode": "existing", "existing": {"address": "metrics:9090"}},
+    }
+    off: dict[str, dict[str, object]] = {
+        name: {"mode": "off"} for name in ("redis", "alertmanager", "grafana", "tasks")
+    }
+    with pytest.raises(SettingsError, match=r"prometheus\.mode is `existing`, and .* no host in group `monitoring`"):
+        _topology((), **there, **off)
+    assert str(_topology(("monitoring",), **there, **off).prometheus()) == "metrics:9090"
+
+
 def test_an_erp_that_exists_is_scraped_on_its_hosts() -> None:
     with pytest.raises(SettingsError, match=r"erp\.mode is `existing`, and the inventory has no host in group `app`"):
         _topology(("database", "cache", "monitoring", "worker"), erp={"mode": "existing"})
