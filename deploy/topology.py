@@ -55,7 +55,7 @@ class Topology:
                 "network.exposed is false, and the inventory has several hosts, whose services have to reach each other"
             )
         for node in self.nodes if self.exposed else ():
-            if not _is_ipv4(node.address):
+            if not is_ipv4(node.address):
                 raise SettingsError(
                     f"host {node.name}: services would listen on `{node.address}`; give the host's IPv4 address as its "
                     "data `address` in the inventory"
@@ -138,7 +138,8 @@ def _existing(address: str) -> Endpoint:
     return Endpoint(name.strip("[]"), int(port), None)
 
 
-def _is_ipv4(address: str) -> bool:
+def is_ipv4(address: str) -> bool:
+    """Say whether a text is an IPv4 address."""
     try:
         return bool(ipaddress.IPv4Address(address))
     except ValueError:

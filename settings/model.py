@@ -117,7 +117,9 @@ class Prometheus(Strict):
         description="`deployed` on the hosts of group `monitoring`, `existing` (see `./messwarte attach prometheus`), "
         "or `off`.",
     )
-    existing: Existing | None = Field(default=None, description="Where it is for our Grafana, with `mode: existing`.")
+    existing: Existing | None = Field(
+        default=None, description="Where it is, with `mode: existing`: our Grafana asks it."
+    )
     retention_time: Duration = Field(default="90d", description="Samples older than this are deleted.")
     retention_size: Size = Field(default="20GB", description="Oldest samples go when the data grows over this.")
 

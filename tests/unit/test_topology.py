@@ -2,7 +2,8 @@
 
 import pytest
 
-from deploy.topology import GROUPS, Topology, node
+from deploy.prometheus.deploy import jobs
+from deploy.topology import GROUPS, Endpoint, Topology, node
 from settings import Settings, SettingsError
 
 
@@ -51,7 +52,10 @@ def test_what_exists_is_measured_on_the_monitoring_host_for_a_prometheus_that_ex
     }
     with pytest.raises(SettingsError, match=r"prometheus\.mode is `existing`, and .* no host in group `monitoring`"):
         _topology((), **there, **off)
-    assert str(_topology(("monitoring",), **there, **off).prometheus()) == "metrics:9090"
+    assert jobs(_topology(("monitoring",), **there, **off), grafana=False) == {
+        "node": [Endpoint("127.0.0.1", 9100, "one")],
+        "postgres": [Endpoint("127.0.0.1", 9187, "db")],
+    }
 
 
 def test_an_erp_that_exists_is_scraped_on_its_hosts() -> None:
