@@ -41,7 +41,7 @@ def _wants_repository(settings: Settings) -> bool:
 
 def _grafana(settings: Settings, reachable: bool, there: bool) -> tuple[bool, str]:
     """Return whether there is a Grafana after this run, and, where its package cannot be had, the reason."""
-    if settings.grafana.mode == "off":
+    if settings.grafana.mode != "deployed":
         return False, ""
     if reachable:
         return True, ""

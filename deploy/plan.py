@@ -48,7 +48,7 @@ class Plan:
     def grafana_url(self) -> str | None:
         """The address that people open, or None where there is no Grafana."""
         if not self.grafana:
-            return None
+            return self.settings.grafana.url if self.settings.grafana.mode == "existing" else None
         (monitoring,) = self.topology.members("monitoring")
         return self.settings.grafana.url or _url(self.topology.endpoint(monitoring, 3000))
 

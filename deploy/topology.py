@@ -55,7 +55,7 @@ class Topology:
                 "network.exposed is false, and the inventory has several hosts, whose services have to reach each other"
             )
         for node in self.nodes if self.exposed else ():
-            if not _is_ipv4(node.address):
+            if not is_ipv4(node.address):
                 raise SettingsError(
                     f"host {node.name}: services would listen on `{node.address}`; give the host's IPv4 address as its "
                     "data `address` in the inventory"
@@ -78,10 +78,12 @@ class Topology:
             if not self.members(group) and self._needs_a_host(part, mode := getattr(self.settings, part).mode)
         ]
 
-    @staticmethod
-    def _needs_a_host(part: str, mode: str) -> bool:
-        # An ERP that exists already is scraped on its hosts; other things that exist are outside of the inventory.
-        return mode in {"deployed", "demo"} or (part == "erp" and mode == "existing")
+    def _needs_a_host(self, part: str, mode: str) -> bool:
+        # An ERP that exists already is scraped on its hosts; other things that exist are outside of the inventory,
+        # and what measures them for a Prometheus of yours is on the monitoring host.
+        outside = self.settings.postgresql.existing or self.settings.redis.existing
+        at_work = part == "erp" or (part == "prometheus" and outside is not None)
+        return mode in {"deployed", "demo"} or (at_work and mode == "existing")
 
     @classmethod
     def of(cls, inventory: Any, settings: Settings) -> "Topology":
@@ -147,7 +149,8 @@ def _existing(address: str) -> Endpoint:
     return Endpoint(name.strip("[]"), int(port), None)
 
 
-def _is_ipv4(address: str) -> bool:
+def is_ipv4(address: str) -> bool:
+    """Say whether a text is an IPv4 address."""
     try:
         return bool(ipaddress.IPv4Address(address))
     except ValueError:

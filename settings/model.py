@@ -65,13 +65,29 @@ class Existing(Strict):
     address: HostPort = Field(description="`host:port` of the component that exists already.")
 
 
+class ExistingPostgreSQL(Existing):
+    """A PostgreSQL that is there already; `./messwarte attach postgresql` prints these settings."""
+
+    database: str = Field(default="erp", min_length=1, max_length=63, description="Name of the ERP's database.")
+    sslmode: Literal["prefer", "require", "verify-full"] = Field(
+        default="prefer",
+        description="TLS to it, as libpq names it: where the server offers it, always, or always and with its "
+        "certificate verified.",
+    )
+    ca: str | None = Field(
+        default=None,
+        description="Path on the control machine of the certificate that `verify-full` trusts; else the monitoring "
+        "host's own store.",
+    )
+
+
 class PostgreSQL(Strict):
     """The ERP's database server."""
 
     mode: ServerMode = Field(
         default="deployed", description="`deployed` on the hosts of group `database`, `existing`, or `off`."
     )
-    existing: Existing | None = Field(default=None, description="Where it is, with `mode: existing`.")
+    existing: ExistingPostgreSQL | None = Field(default=None, description="Where it is, with `mode: existing`.")
     memory: Size | None = Field(
         default=None,
         description="Memory that PostgreSQL may plan with, for example `8GB`; else the host's own.",
@@ -96,7 +112,14 @@ class Redis(Strict):
 class Prometheus(Strict):
     """Measures, keeps and evaluates."""
 
-    mode: Mode = Field(default="deployed", description="`deployed` on the hosts of group `monitoring`, or `off`.")
+    mode: ServerMode = Field(
+        default="deployed",
+        description="`deployed` on the hosts of group `monitoring`, `existing` (see `./messwarte attach prometheus`), "
+        "or `off`.",
+    )
+    existing: Existing | None = Field(
+        default=None, description="Where it is, with `mode: existing`: our Grafana asks it."
+    )
     retention_time: Duration = Field(default="90d", description="Samples older than this are deleted.")
     retention_size: Size = Field(default="20GB", description="Oldest samples go when the data grows over this.")
 
@@ -145,7 +168,11 @@ class GrafanaSource(Strict):
 class Grafana(Strict):
     """What viewers open."""
 
-    mode: Mode = Field(default="deployed", description="`deployed` on the hosts of group `monitoring`, or `off`.")
+    mode: ServerMode = Field(
+        default="deployed",
+        description="`deployed` on the hosts of group `monitoring`, `existing` at `url` (see `./messwarte attach "
+        "grafana`), or `off`.",
+    )
     url: Url | None = Field(default=None, description="Address that people open and that links in messages lead to.")
     source: GrafanaSource = GrafanaSource()
 
@@ -212,10 +239,15 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _existing_has_an_address(self) -> "Settings":
-        for name in ("postgresql", "redis"):
+        for name in ("postgresql", "redis", "prometheus"):
             part = getattr(self, name)
             if (part.mode == "existing") != (part.existing is not None):
                 raise ValueError(f"{name}: `existing: {{address: host:port}}` belongs to `mode: existing`")
+        if self.grafana.mode == "existing" and self.grafana.url is None:
+            raise ValueError("grafana: `mode: existing` needs its `url`, for example `https://grafana.example.com`")
+        there = self.postgresql.existing
+        if there and there.ca and there.sslmode != "verify-full":
+            raise ValueError("postgresql.existing: `ca` belongs to `sslmode: verify-full`")
         if min(self.timing.interval_factor * 15, 15) * 4 > self.timing.window_factor * 300 + 1e-9:
             raise ValueError("timing: no rule window may be shorter than four scrape intervals; raise window_factor")
         return self

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from deploy.component import Component, Door, File, Unit, render
 from deploy.gate.deploy import doors_of
 from deploy.plan import Plan
+from deploy.topology import is_ipv4
 
 _UNIT = "messwarte-firewall.service"
 _SHOWN = "/usr/sbin/nft --stateless list table inet messwarte"
@@ -42,7 +43,15 @@ def _rules(plan: Plan, doors: Iterable[Door]) -> Iterator[tuple[int, str]]:
     for door in doors:
         sources = {node.address for node in plan.topology.members(*door.to) if node != plan.node}
         sources |= set(plan.settings.network.people) if door.people else set()
+        sources |= _own_prometheus(plan) if "monitoring" in door.to else set()
         yield from ((door.port, source) for source in sources)
+
+
+def _own_prometheus(plan: Plan) -> set[str]:
+    """Return where a Prometheus that exists asks from, by address: nftables would look a name up but once."""
+    existing = plan.settings.prometheus.existing
+    host = existing.address.rpartition(":")[0] if existing else ""
+    return {host} if is_ipv4(host) else set()
 
 
 def _ssh_ports(plan: Plan) -> set[int]:

@@ -64,6 +64,9 @@ def _files(plan: Plan, home: str, own_unit: bool) -> tuple[File, ...]:
         "accounts.py": render(f"{_T}/accounts.py.j2", cli=cli),
         "provisioning/datasources/messwarte.yml": render(
             f"{_T}/datasources.yml.j2",
+            prometheus=plan.settings.prometheus.existing.address
+            if plan.settings.prometheus.existing
+            else "127.0.0.1:9090",
             scrape_interval=f"{scrape:g}s",
         ),
         "provisioning/dashboards/messwarte.yml": render(f"{_T}/dashboards.yml.j2"),

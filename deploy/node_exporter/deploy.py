@@ -5,8 +5,8 @@ from deploy.plan import Plan
 
 
 def component(plan: Plan) -> Component | None:
-    """Return the node exporter; every host has one while Prometheus is deployed."""
-    if plan.settings.prometheus.mode != "deployed":
+    """Return the node exporter; every host has one while there is a Prometheus."""
+    if plan.settings.prometheus.mode == "off":
         return None
     # It reads /proc and /sys of the whole host.
     drop_in = render("node_exporter/templates/drop-in.conf.j2", sees_processes=True, netlink=True)

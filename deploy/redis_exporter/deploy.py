@@ -9,7 +9,7 @@ from deploy.plan import Plan
 def component(plan: Plan) -> Component | None:
     """Return the Redis exporter for the host that has to measure Redis."""
     redis = plan.redis
-    if redis is None or plan.settings.prometheus.mode != "deployed" or not plan.here(group(plan)):
+    if redis is None or plan.settings.prometheus.mode == "off" or not plan.here(group(plan)):
         return None
     password = plan.secrets.get("redis_monitor")
     local = "http://127.0.0.1:9121/metrics"

@@ -97,6 +97,26 @@ def test_check_offline_needs_no_database(tmp_path: Path, capsys: pytest.CaptureF
     assert f"{path}: dns: no such setting; did you mean dsn?" in capsys.readouterr().err
 
 
+def test_grants_are_those_of_the_collectors_that_are_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Role and database are the DSN's; names that need quotes have them; a collector that is off asks for nothing."""
+    path = tmp_path / "config.yml"
+    path.write_text("dsn: host=db dbname='my \"erp\"' user=watcher\ncollectors: {statements: {enabled: false}}\n")
+    assert main(["grants", "--config", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "-- activity, database",
+        'GRANT "pg_read_all_stats" TO "watcher";',
+        "-- all collectors",
+        'GRANT CONNECT ON DATABASE "my ""erp""" TO "watcher";',
+    ]
+    assert main(["grants", "--schema", "tools"]) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("--")]
+    assert printed == [
+        'GRANT "pg_read_all_stats" TO "messwarte_monitor";',
+        'GRANT CONNECT ON DATABASE "erp" TO "messwarte_monitor";',
+        'GRANT USAGE ON SCHEMA "tools" TO "messwarte_monitor";',
+    ]
+
+
 def test_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The path is in the message."""
     assert main(["check", "--offline", "--config", str(tmp_path / "none.yml")]) == 2

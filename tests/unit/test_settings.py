@@ -43,6 +43,19 @@ def _refusal(folder: Path, text: str) -> str:
         ("redis: {existing: {address: 'a:1'}}", "redis: `existing: {address: host:port}` belongs to `mode: existing`"),
         ("redis: {mode: existing, existing: {address: a}}", "redis.existing.address: must be `host:port`"),
         ("redis: {mode: existing, existing: {address: 'a:70000'}}", "must be `host:port`"),
+        (
+            "prometheus: {mode: existing}",
+            "prometheus: `existing: {address: host:port}` belongs to `mode: existing`",
+        ),
+        ("grafana: {mode: existing}", "grafana: `mode: existing` needs its `url`"),
+        (
+            "postgresql: {mode: existing, existing: {address: 'a:1', sslmode: allow}}",
+            "postgresql.existing.sslmode: Input should be 'prefer', 'require' or 'verify-full' (given: 'allow')",
+        ),
+        (
+            "postgresql: {mode: existing, existing: {address: 'a:1', ca: /ca.pem}}",
+            "postgresql.existing: `ca` belongs to `sslmode: verify-full`",
+        ),
         ("redis: {mode: existing, existing: {}}", "redis.existing.address: Field required"),
         ("prometheus: {retention_time: ninety days}", "prometheus.retention_time: must be a duration"),
         ("alertmanager: {email: {smarthost: 'mail:25'}}", "alertmanager.email.sender: Field required"),

@@ -2,7 +2,8 @@
 
 import pytest
 
-from deploy.topology import GROUPS, Topology, node
+from deploy.prometheus.deploy import jobs
+from deploy.topology import GROUPS, Endpoint, Topology, node
 from settings import Settings, SettingsError
 
 
@@ -39,6 +40,22 @@ def test_what_exists_or_is_off_needs_no_host() -> None:
     )
     assert str(found.database(found.nodes[0])) == "db:5432"
     assert found.members("worker") == []
+
+
+def test_what_exists_is_measured_on_the_monitoring_host_for_a_prometheus_that_exists_too() -> None:
+    there: dict[str, dict[str, object]] = {
+        "postgresql": {"mode": "existing", "existing": {"address": "db:5432"}},
+        "prometheus": {"mode": "existing", "existing": {"address": "metrics:9090"}},
+    }
+    off: dict[str, dict[str, object]] = {
+        name: {"mode": "off"} for name in ("redis", "alertmanager", "grafana", "tasks")
+    }
+    with pytest.raises(SettingsError, match=r"prometheus\.mode is `existing`, and .* no host in group `monitoring`"):
+        _topology((), **there, **off)
+    assert jobs(_topology(("monitoring",), **there, **off), grafana=False) == {
+        "node": [Endpoint("127.0.0.1", 9100, "one")],
+        "postgres": [Endpoint("127.0.0.1", 9187, "db")],
+    }
 
 
 def test_an_erp_that_exists_is_scraped_on_its_hosts() -> None:
