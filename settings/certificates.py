@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from settings.secrets import CERTIFICATE, Secrets, SecretsError
+from settings.secrets import CERTIFICATE, Secrets
+from settings.stores import SecretsError
 
 _AUTHORITY = "tls_authority"
 _AUTHORITY_DAYS, _HOST_DAYS = 3650, 397
