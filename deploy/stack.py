@@ -24,6 +24,7 @@ except (AppError, SecretsError, SettingsError) as error:
 # A Grafana that runs goes on where its package cannot be had just now.
 kept = ["grafana"] if plan.grafana and plan.grafana_missing and plan.here("monitoring") else []
 operations.only(name="only what is wanted", wanted=[*parts, *kept])
+operations.packages(name="packages", wanted=parts)
 
 # Every host walks through the same list, so that the database is there before what needs it, wherever it is.
 for name in host.loop(list(COMPONENTS)):
