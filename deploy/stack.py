@@ -23,6 +23,7 @@ except (AppError, SecretsError, SettingsError) as error:
 
 kept = ["grafana"] if plan.grafana_kept else []
 operations.only(name="only what is wanted", wanted=[*parts, *kept])
+operations.packages(name="packages", wanted=parts)
 
 # Every host takes part in every step: pyinfra keeps order only between operations that one host has both of, and the
 # database has to be there before what needs it, wherever that is.

@@ -240,7 +240,7 @@ def test_sudo_with_a_password_works(hosts: Stack, settings: Path) -> None:
             f"echo deploy:{password} | chpasswd"
         )
     worker = hosts.machines["worker"]
-    worker.succeed("rm -r $(readlink /opt/messwarte/tasks/current)/erp_tasks; systemctl stop messwarte-tasks-api")
+    worker.succeed("rm -r $(readlink /opt/messwarte/tasks/current); systemctl stop messwarte-tasks-api")
     status, said = _deploy_at_terminal(hosts, settings, password)
     assert status == 0, said
     worker.succeed("systemctl is-active messwarte-tasks-api")
