@@ -9,7 +9,7 @@ from typing import Any
 
 from settings import Settings, SettingsError, load
 
-GROUPS = ("database", "cache", "monitoring", "worker", "app")
+GROUPS = ("database", "cache", "monitoring", "worker", "app", "backup")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Topology:
         self.private_network = settings.network.plaintext_private_network
         if missing := self._missing_groups():
             raise SettingsError("\n".join(missing))
-        for group in ("database", "cache", "monitoring"):
+        for group in ("database", "cache", "monitoring", "backup"):
             if len(self.members(group)) > 1:
                 raise SettingsError(f"group `{group}` has more than one host; this version deploys one of each")
         if len(self.nodes) > 1 and not self.private_network:
@@ -52,6 +52,8 @@ class Topology:
                 "the inventory has several hosts, whose services would have to reach each other without TLS; "
                 "if nobody else can read their network, set `network: {plaintext_private_network: true}`"
             )
+        if trouble := self._backup_trouble():
+            raise SettingsError(trouble)
 
         for node in self.nodes if self.private_network else ():
             if not _is_ipv4(node.address):
@@ -76,6 +78,23 @@ class Topology:
             for part in names
             if not self.members(group) and self._needs_a_host(part, mode := getattr(self.settings, part).mode)
         ]
+
+    def _backup_trouble(self) -> str:
+        """Return why there is not one place for the backups; empty where there is, or none is needed."""
+        backup, hosts = self.settings.backup, self.members("backup")
+        if backup.mode == "off":
+            return ""
+        place = next((name for name in ("folder", "sftp", "s3") if getattr(backup, name)), None)
+        if not place and not hosts:
+            return (
+                "backup.mode is `deployed`, and there is no place for the backups; name a host in group `backup` of "
+                "the inventory, or set `backup.folder`, `backup.sftp` or `backup.s3`"
+            )
+        if place and hosts:
+            return f"backup: `{place}` and host {hosts[0].name} of group `backup` are two places; leave one of them out"
+        if hosts and "database" in hosts[0].groups:
+            return f"host {hosts[0].name} is in groups `database` and `backup`; a backup has to outlive that host"
+        return ""
 
     @staticmethod
     def _needs_a_host(part: str, mode: str) -> bool:
@@ -113,6 +132,11 @@ class Topology:
         """Return where Redis is, deployed or existing."""
         part = self.settings.redis
         return _existing(part.existing.address) if part.existing else self._deployed(part.mode, "cache", 6379)
+
+    def backup_store(self) -> Endpoint | None:
+        """Return where the inventory's own host keeps backups: SSH, so at its own address in any case."""
+        hosts = self.members("backup") if self.settings.backup.mode == "deployed" else []
+        return Endpoint(hosts[0].address, 2222, hosts[0].name) if hosts else None
 
     def _deployed(self, mode: str, group: str, port: int) -> Endpoint | None:
         return self.single(group, port) if mode == "deployed" else None

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _SCRAM_ITERATIONS = 4096
 
@@ -49,6 +51,21 @@ class Secrets:
         if not _fits(self._values.get(verifier, ""), password):
             self._keep(verifier, scram_verifier(password), replace=self._values.get(verifier))
         return self._values[verifier]
+
+    def ssh_key(self, name: str) -> tuple[str, str]:
+        """Return an Ed25519 key pair: the private key in OpenSSH's form, and the public one as a line.
+
+        Raises SecretsError when the secret is no such key.
+        """
+        if name not in self._values:
+            form = (serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+            self._keep(name, Ed25519PrivateKey.generate().private_bytes(*form).decode())
+        try:
+            key = serialization.load_ssh_private_key(self._values[name].encode(), password=None)
+        except ValueError:
+            raise SecretsError(f"{self.path}: the secret `{name}` is no private SSH key without passphrase") from None
+        public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        return self._values[name], public.decode()
 
     def require(self, name: str, what: str) -> str:
         """Return a secret that only the operator can give. Raises SecretsError when it is missing."""

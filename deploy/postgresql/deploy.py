@@ -28,6 +28,8 @@ def component(plan: Plan) -> Component | None:
         "slow_query_ms": min(round(seconds(settings.slow_query) * 1000), 2**31 - 1),
         "clients": [f"{address}/32" for address in sorted(clients)],
         "monitors": [],
+        "backup": plan.settings.backup if plan.settings.backup.mode == "deployed" else None,
+        "archive_timeout": max(1, round(seconds(plan.settings.backup.archive_timeout))),
     }
     plain = ("messwarte.conf", "pg_hba.conf", "pg_ident.conf", "check.conf", "overrides.sql")
     return Component(

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import multiprocessing
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,21 @@ def test_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> N
     assert one.get("grafana_viewer") != made
     assert path.stat().st_mode & 0o777 == 0o600
     assert set(yaml.safe_load(path.read_text())) == {"grafana_admin", "grafana_viewer"}
+
+
+def test_ssh_key_is_one_that_openssh_understands(tmp_path: Path) -> None:
+    """ssh-keygen finds the same public key in the private one, which stays the same; anything else is refused."""
+    private, public = Secrets(tmp_path / "secrets.yml").ssh_key("backup_key")
+    assert Secrets(tmp_path / "secrets.yml").ssh_key("backup_key") == (private, public)
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text(private)
+    shown = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, text=True, check=True).stdout
+    assert shown.split()[:2] == public.split()
+    secrets = Secrets(tmp_path / "secrets.yml")
+    secrets.get("other")
+    with pytest.raises(SecretsError, match="the secret `other` is no private SSH key without passphrase"):
+        secrets.ssh_key("other")
 
 
 def test_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
