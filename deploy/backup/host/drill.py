@@ -45,6 +45,7 @@ def drill() -> None:
 
 def need_space(size: int) -> None:
     """Raise BackupError unless a database of this size (bytes) can be restored beside the one that is there."""
+    DATA.parent.mkdir(parents=True, exist_ok=True)
     free, needed = shutil.disk_usage(DATA.parent).free, size + _SPARE
     if free < needed:
         raise BackupError(

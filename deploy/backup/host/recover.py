@@ -18,6 +18,10 @@ _RESULT = STATE / "restore.json"
 _RECOVERY = (
     "SELECT name FROM pg_settings WHERE category LIKE 'Write-Ahead Log / %Recovery%' AND sourcefile LIKE '%auto.conf'"
 )
+_SESSIONS = (
+    "SELECT format('%s %s (%s)', usename, coalesce(host(client_addr), 'here'), count(*)) FROM pg_stat_activity "
+    "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() GROUP BY usename, client_addr ORDER BY 1"
+)
 
 
 def target(to: str, timeline: int | None) -> Target:
@@ -53,12 +57,11 @@ def check(wanted: Target) -> None:
     if spaces := repository.tablespaces(newest):
         raise BackupError(f"the database has tablespaces ({', '.join(spaces)}), which this version does not restore")
     need_space(newest.size)
-    old = control(DATA).get("Database system identifier", "nothing")
-    whose = (
-        "the same database" if old == found.system else "another database, which is not in these backups" if old else ""
-    )
     say(f"{found.described}; to be restored: {wanted}")
-    say(f"what is in {DATA} now: {whose if old != 'nothing' else 'nothing'}; it is kept beside the new")
+    say(f"in {DATA} now: {_whose(found)}; it is kept beside the new")
+    sessions = run("psql", "-XAtq", "-U", "postgres", "-c", _SESSIONS, check=False).stdout.splitlines()
+    if sessions:
+        say(f"sessions that will end: {', '.join(sessions)}")
 
 
 def recover(wanted: Target) -> None:
@@ -85,6 +88,13 @@ def undo() -> None:
     if old:
         DATA.rename(_NEW)
         old.rename(DATA)
+
+
+def _whose(found: Series) -> str:
+    old = control(DATA).get("Database system identifier")
+    if not old:
+        return "no database"
+    return "the same database" if old == found.system else "another database, of which these backups are not"
 
 
 def _archive_the_rest() -> None:
