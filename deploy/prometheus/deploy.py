@@ -18,6 +18,8 @@ def component(plan: Plan) -> Component | None:
             slow_queries_per_hour=settings.thresholds.slow_queries_per_hour,
             endpoint_queries_per_minute=settings.thresholds.endpoint_queries_per_minute,
             endpoint_limits=settings.thresholds.endpoint_limits,
+            backup_age_hours=settings.thresholds.backup_age_hours,
+            restore_drill_age_days=settings.thresholds.restore_drill_age_days,
         )
     }
     scrape = round(_SCRAPE_SECONDS * 1000 * settings.timing.interval_factor)

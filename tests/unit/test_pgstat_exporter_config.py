@@ -20,7 +20,14 @@ def load(tmp_path: Path, text: str) -> list[config.Enabled]:
 
 def test_defaults_enable_every_collector(tmp_path: Path) -> None:
     """A DSN is all that has to be said."""
-    assert [one.name for one in load(tmp_path, DSN)] == ["activity", "database", "locks", "server", "statements"]
+    assert [one.name for one in load(tmp_path, DSN)] == [
+        "activity",
+        "archiver",
+        "database",
+        "locks",
+        "server",
+        "statements",
+    ]
 
 
 def test_settings_replace_what_the_declaration_says(tmp_path: Path) -> None:
