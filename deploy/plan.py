@@ -48,6 +48,16 @@ class Plan:
         return self.settings.grafana.url or f"http://{self.topology.single('monitoring', 3000)}"
 
     @property
+    def backup_missing(self) -> str:
+        """What to say of a database that nobody has decided about; empty where its backups are on, or off by choice."""
+        if self.settings.postgresql.mode != "deployed" or "backup" in self.settings.model_fields_set:
+            return ""
+        return (
+            "PostgreSQL is deployed WITHOUT BACKUPS: a lost host is a lost database. Say where they go (`backup: "
+            "{mode: deployed, ...}`, docs/settings.md), or, where something else makes them, `backup: {mode: off}`."
+        )
+
+    @property
     def listen(self) -> str:
         """The address on which this host's services listen."""
         return self.topology.listen(self.node)

@@ -30,5 +30,7 @@ for name in host.loop(list(COMPONENTS)):
     if name in parts:
         operations.component(name=name, wanted=parts[name])
 
+if plan.backup_missing and plan.here("database"):
+    logger.warning(plan.backup_missing)
 if plan.grafana_missing and plan.here("monitoring"):
     logger.warning(plan.grafana_missing)

@@ -70,7 +70,7 @@ def settled(exporter: RunningExporter, wanted: dict[tuple[str, frozenset[tuple[s
 
 
 def test_every_collector_succeeds_with_pg_monitor_alone(exporter: RunningExporter) -> None:
-    """All five deliver; none is skipped or cut short."""
+    """All six deliver; none is skipped or cut short."""
     answer = exporter.scrape()
     assert answer.success() == dict.fromkeys(COLLECTORS, 1.0)
     assert answer.value("pg_up") == 1
