@@ -123,3 +123,9 @@ def roll_back(component_name: str) -> Generator[StringCommand, None, None]:
         host.noop(f"{component_name} is not on this host")
         return
     yield _apply({"name": component_name, "roll_back": component_name})
+
+
+@operation(is_idempotent=False)
+def stop(units: list[str]) -> Generator[StringCommand, None, None]:
+    """Stop units until the next deploy starts them again."""
+    yield StringCommand("systemctl stop", *units)

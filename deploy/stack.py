@@ -30,5 +30,7 @@ operations.packages(name="packages", wanted=parts)
 for name in host.loop(list(ORDER)):
     operations.component(name=name, wanted=parts.get(name))
 
+if plan.backup_missing and plan.here("database"):
+    logger.warning(plan.backup_missing)
 if plan.grafana_missing and plan.here("monitoring"):
     logger.warning(plan.grafana_missing)

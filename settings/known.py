@@ -22,6 +22,11 @@ _KEY = (
     "key these become useless, silently, and Grafana has no way to encrypt them anew"
 )
 
+_FOR_GOOD = (
+    "pgBackRest encrypts a repository under one passphrase for good; a new one needs a new place, and the old backups "
+    "need the old one"
+)
+
 KNOWN: Mapping[str, Known] = {
     "postgres_erp_app": Known("PostgreSQL's role erp_app: the ERP and its tasks", "postgresql"),
     "postgres_monitor": Known("PostgreSQL's role messwarte_monitor: the exporter of a server elsewhere", "postgresql"),
@@ -32,6 +37,11 @@ KNOWN: Mapping[str, Known] = {
     "grafana_secret_key": Known("encrypts what Grafana keeps", by=_KEY),
     "gate_operator": Known("people at the gates of Prometheus, Alertmanager, the demo ERP and the task queue"),
     "gate_prometheus": Known("Prometheus at the gates of all hosts"),
+    "backup_key": Known("SSH key of PostgreSQL's backups: public half to the SFTP server"),
+    "backup_store_host_key": Known("SSH host key of the inventory's own SFTP server for backups"),
+    "backup_passphrase": Known("encrypts the backups", by=_FOR_GOOD),
+    "backup_s3_key": Known("S3 access key for the backups", by="the S3 server's administrator gives it"),
+    "backup_s3_key_secret": Known("S3 secret key for the backups", by="the S3 server's administrator gives it"),
     "tls_authority": Known("signs the hosts' certificates, which are made anew with it"),
     "smtp_password": Known("SMTP login of alertmanager.email", by="the mail server gives it"),
     "teams_webhook_url": Known("the Teams workflow's address", by="Teams gives it"),

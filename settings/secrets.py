@@ -13,6 +13,8 @@ from pathlib import Path
 
 import bcrypt
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from settings.encrypted import store_of
 from settings.stores import SecretsError
@@ -65,6 +67,19 @@ class Secrets:
             lambda: bcrypt.hashpw(password, bcrypt.gensalt(_BCRYPT_COST)).decode(),
             lambda found: _is_bcrypt_of(found, password),
         )
+
+    def ssh_key(self, name: str) -> tuple[str, str]:
+        """Return an Ed25519 key pair: the private key in OpenSSH's form, and the public one as a line.
+
+        Raises SecretsError when the secret is no such key.
+        """
+        # A rotation leaves what is no key; what an operator gave stays, and is complained of.
+        given = name in self._values and self.made()[name] is None
+        private = self.keep(name, _ssh_key, lambda found: bool(found) and (given or _ssh_public_key(found) is not None))
+        public = _ssh_public_key(private)
+        if public is None:
+            raise SecretsError(f"{self.path}: the secret `{name}` is no private SSH key without passphrase")
+        return private, public
 
     def require(self, name: str, what: str) -> str:
         """Return a secret that only the operator can give. Raises SecretsError when it is missing."""
@@ -141,6 +156,20 @@ class Secrets:
         """Return when which secret was made, and of what value, so that one given later is known as such."""
         lines = self._values.get(_MADE, "").splitlines()
         return {name: mark for name, _, mark in (line.partition(" ") for line in lines)}
+
+
+def _ssh_key() -> str:
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+    return Ed25519PrivateKey.generate().private_bytes(*form).decode()
+
+
+def _ssh_public_key(private: str) -> str | None:
+    """Return the public key as a line; None where the text is no private key without passphrase."""
+    try:
+        key = serialization.load_ssh_private_key(private.encode(), password=None)
+    except ValueError:
+        return None
+    return key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
 
 
 def _random() -> str:

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import multiprocessing
 import re
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,22 @@ def test_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> N
     assert one.get("grafana_viewer") != made
     assert path.stat().st_mode & 0o777 == 0o600
     assert set(yaml.safe_load(path.read_text())) == {"grafana_admin", "grafana_viewer", "made"}
+
+
+def test_ssh_key_is_one_that_openssh_understands(tmp_path: Path) -> None:
+    """ssh-keygen finds the same public key in the private one, which stays the same; anything else is refused."""
+    private, public = Secrets(tmp_path / "secrets.yml").ssh_key("backup_key")
+    assert Secrets(tmp_path / "secrets.yml").ssh_key("backup_key") == (private, public)
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text(private)
+    shown = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, text=True, check=True).stdout
+    assert shown.split()[:2] == public.split()
+    Secrets(tmp_path / "secrets.yml").give("other", "not a key")
+    with pytest.raises(SecretsError, match="the secret `other` is no private SSH key without passphrase"):
+        Secrets(tmp_path / "secrets.yml").ssh_key("other")
+    Secrets(tmp_path / "secrets.yml").renew(["backup_key"])
+    assert Secrets(tmp_path / "secrets.yml").ssh_key("backup_key")[1] not in {public, ""}
 
 
 def test_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
@@ -211,7 +228,7 @@ def test_age_is_told_of_what_was_made_here_only(tmp_path: Path) -> None:
 def test_every_secret_that_is_deployed_is_known() -> None:
     """What the components ask for by name has a line in `secrets list`, and nothing else has."""
     root = Path(__file__).resolve().parent.parent.parent
-    asked = re.compile(r'secrets\.(?:get|scram|bcrypt|require)\(\s*"(\w+)"')
+    asked = re.compile(r'secrets\.(?:get|scram|bcrypt|ssh_key|require)\(\s*"(\w+)"')
     used = {name for path in (root / "deploy").rglob("*.py") for name in asked.findall(path.read_text())}
     # Which signs what hosts are asked for, and is asked for by no name of a component.
     assert used | {"tls_authority"} == KNOWN.keys()
