@@ -9,6 +9,7 @@ from deploy.demo_data.deploy import component as demo_data
 from deploy.erp.deploy import component as erp
 from deploy.erp.deploy import load as erp_load
 from deploy.grafana.deploy import component as grafana
+from deploy.journal.deploy import component as journal
 from deploy.mailbox.deploy import component as mailbox
 from deploy.migrations.deploy import component as migrations
 from deploy.node_exporter.deploy import component as node_exporter
@@ -21,6 +22,7 @@ from deploy.redis_exporter.deploy import component as redis_exporter
 from deploy.tasks.deploy import component as tasks
 
 COMPONENTS: dict[str, Callable[[Plan], Component | None]] = {
+    "journal": journal,
     "node_exporter": node_exporter,
     "postgresql": postgresql,
     "database": database,
