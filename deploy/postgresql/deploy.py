@@ -50,7 +50,7 @@ def component(plan: Plan) -> Component | None:
             File("messwarte.conf", render(f"{_T}/messwarte.conf.j2", **values)),
             File("pg_hba.conf", render(f"{_T}/pg_hba.conf.j2", **values), 0o640, "root:postgres"),
             File("pg_ident.conf", render(f"{_T}/pg_ident.conf.j2"), 0o640, "root:postgres"),
-            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2")),
+            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN)),
             File("overrides.sql", render(f"{_T}/overrides.sql.j2")),
             *tls,
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
@@ -64,7 +64,6 @@ def component(plan: Plan) -> Component | None:
         validate=(f'runuser -u postgres -- {_BIN}/postgres -C shared_buffers -c config_file="$PWD/check.conf"',),
         swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
         after=(
-            f"for i in $(seq 6000); do {_BIN}/pg_isready -q && break; sleep 0.1; done",
             f"{PSQL} < overrides.sql && {PSQL} -c 'SELECT pg_reload_conf()'",
             f'test "$({PSQL} -c "{_PENDING}")" = 0 || systemctl restart {_UNIT} '
             f"|| {{ journalctl --no-pager --quiet --lines 9 --output cat --unit {_UNIT}; exit 1; }}",
