@@ -12,6 +12,7 @@ VERBS = {
     "load": "send requests to the demo ERP",
     "migrate": "the versioned SQL of the database: status, apply, refresh",
     "deploy": "bring hosts to what inventory and settings say, or check",
+    "attach": "let a PostgreSQL, Prometheus or Grafana that is there already join in",
     "dashboards": "write the dashboards' JSON, or check it",
     "alerts": "write the alert messages' examples, or check them",
     "prove": "show that panels have data and alerts fire, arrive and resolve",

@@ -11,7 +11,7 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from cli.run import ROOT, echo, run, tool
-from deploy.topology import Topology, settings_of
+from deploy.topology import Topology, secrets_file, settings_of
 from deploy.topology import node as node_of
 from settings import SettingsError
 
@@ -77,6 +77,24 @@ def check_settings(inventory: str) -> set[str]:
     except SettingsError as error:
         raise UnknownError(str(error)) from error
     return {node.name for node in nodes}
+
+
+def topology(inventory: str) -> tuple[Topology, Path]:
+    """Return the hosts of an inventory with its settings, and its secrets file. Raises UnknownError."""
+    hosts = _hosts(inventory)
+    try:
+        data = hosts[0]["data"]
+        nodes = [node_of(host["name"], host["data"], host["groups"]) for host in hosts]
+        return Topology(nodes, settings_of(data)[1]), secrets_file(data)
+    except SettingsError as error:
+        raise UnknownError(str(error)) from error
+
+
+def files(inventory: str) -> tuple[Path, Path]:
+    """Return the settings file and the secrets file that an inventory names; what they say is not looked at."""
+    data = _hosts(inventory)[0]["data"]
+    settings = Path(data.get("settings") or "settings.yml").resolve()
+    return settings, Path(data.get("secrets") or settings.with_suffix(".secrets.yml"))
 
 
 def _hosts(inventory: str) -> list[dict[str, Any]]:

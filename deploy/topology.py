@@ -130,6 +130,11 @@ def settings_of(data: Any) -> tuple[Path, Settings]:
     return path, _load(path)
 
 
+def secrets_file(data: Any) -> Path:
+    """Return the secrets file that a host's data name, or else the one beside the settings. Raises SettingsError."""
+    return Path(data.get("secrets") or settings_of(data)[0].with_suffix(".secrets.yml"))
+
+
 _load = functools.cache(load)
 
 
