@@ -1,5 +1,6 @@
 """`messwarte attach`: a PostgreSQL, a Prometheus or a Grafana that is there already joins in."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import click
 import yaml
 
 from attach import AttachError, sessions
+from attach import prometheus as files
+from attach.grafana import Grafana, check_url
 from attach.postgresql import ROLE, Server, Step
 from cli import stack
 from settings import Secrets, SecretsError, SettingsError, load
@@ -75,6 +78,66 @@ def postgresql(
         raise click.UsageError(f"{error}; {_WAYS}") from error
     except (AttachError, SecretsError, SettingsError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@command.command()
+@click.argument("outdir", type=click.Path(file_okay=False, path_type=Path))
+@stack.inventory_argument
+@stack.lab_option
+def prometheus(*, outdir: Path, inventory: str, lab: str) -> None:  # noqa: ARG001  the inventory reads the lab's name
+    """Write what an existing Prometheus includes into OUTDIR: scrape jobs, rules, and what passes the gates."""
+    topology, secrets_file = stack.topology(inventory)
+    if topology.settings.prometheus.mode == "off":
+        raise click.ClickException(
+            "prometheus.mode is `off`, so no host has exporters; set it to `existing`, and deploy"
+        )
+    try:
+        wanted = files.files(topology, Secrets(secrets_file))
+        changed = files.write(outdir.resolve(), wanted)
+    except (AttachError, SecretsError) as error:
+        raise click.ClickException(str(error)) from error
+    print("\n".join(f"wrote {path}" for path in changed) or "nothing to change: the files are there")
+    if not topology.exposed:
+        print("the targets are on loopback: this Prometheus has to run on their host")
+    print(files.advice(outdir.resolve(), wanted))
+
+
+@command.command()
+@click.argument("url")
+@click.option("--token-file", type=_file, help="Holds the token of a service account; or MESSWARTE_GRAFANA_TOKEN.")
+@click.option("--token-stdin", is_flag=True, help="Read the token from standard input.")
+@click.option("--datasource", metavar="UID", help="Which Prometheus the dashboards ask, where there are several.")
+@click.option("--plain-http", is_flag=True, help="Send the token without TLS: nobody else can read the network.")
+@click.option("--overwrite", is_flag=True, help="Also replace, or remove, dashboards that were changed by hand.")
+@click.option("--remove", is_flag=True, help="Take our dashboards and our folder away.")
+def grafana(
+    *,
+    url: str,
+    token_file: Path | None,
+    token_stdin: bool,
+    datasource: str | None,
+    plain_http: bool,
+    overwrite: bool,
+    remove: bool,
+) -> None:
+    """Bring the dashboards into the Grafana at URL, through its API, with the token of a service account (Editor)."""
+    token = _secret(token_file, token_stdin) or os.environ.get("MESSWARTE_GRAFANA_TOKEN")
+    if not token and not sys.stdin.isatty():
+        raise click.UsageError(
+            "the token is asked for on a terminal, or comes with --token-file, --token-stdin or MESSWARTE_GRAFANA_TOKEN"
+        )
+    try:
+        check_url(url, plain_http=plain_http)
+        with Grafana(url, token or click.prompt("Token of the service account", hide_input=True, err=True)) as server:
+            if remove:
+                done = server.remove(overwrite=overwrite)
+            else:
+                source = server.source(datasource)
+                print(f"Grafana {server.version} at {server.url}, data source {source['name']} ({source['uid']})")
+                done = server.bring(source, overwrite=overwrite)
+    except AttachError as error:
+        raise click.ClickException(str(error)) from error
+    print("\n".join(done) or "nothing to change")
 
 
 def _secret(file: Path | None, stdin: bool) -> str | None:
