@@ -14,6 +14,7 @@ VERBS = {
     "deploy": "bring hosts to what inventory and settings say, or check",
     "secrets": "what passwords there are, and new ones for all who use them",
     "restore": "the database as it was at a moment, or a drill",
+    "attach": "let a PostgreSQL, Prometheus or Grafana that is there already join in",
     "dashboards": "write the dashboards' JSON, or check it",
     "alerts": "write the alert messages' examples, or check them",
     "prove": "show that panels have data and alerts fire, arrive and resolve",

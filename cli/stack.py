@@ -91,6 +91,22 @@ def secrets(inventory: str) -> tuple[Settings, Secrets]:
         raise UnknownError(str(error)) from error
 
 
+def topology(inventory: str) -> tuple[Topology, Secrets]:
+    """Return the hosts of an inventory with its settings, and its secrets. Raises UnknownError."""
+    hosts = _hosts(inventory)
+    try:
+        data = hosts[0]["data"]
+        nodes = [node_of(host["name"], host["data"], host["groups"]) for host in hosts]
+        return Topology(nodes, settings_of(data)[1]), secrets_of(data)
+    except (SettingsError, SecretsError) as error:
+        raise UnknownError(str(error)) from error
+
+
+def data(inventory: str) -> dict[str, Any]:
+    """Return the data of an inventory's first host, which names settings and secrets; neither is looked at."""
+    return dict(_hosts(inventory)[0]["data"])
+
+
 def _hosts(inventory: str) -> list[dict[str, Any]]:
     """Return name, data and groups of every host of an inventory."""
     known: list[dict[str, Any]] | None = ask(inventory, "debug-inventory")

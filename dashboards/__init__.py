@@ -4,12 +4,12 @@ import json
 import re
 from pathlib import Path
 
-from dashboards import canonical, erp_overview
+from dashboards import canonical, erp_overview, postgresql
 
 __all__ = ["GENERATED", "build", "check", "queries", "substitute", "write"]
 
 GENERATED = Path(__file__).parent / "generated"
-_DASHBOARDS = (erp_overview,)
+_DASHBOARDS = (erp_overview, postgresql)
 
 # What Grafana fills in: four scrape intervals of 15 s; an hour, the dashboards' default range; one scrape interval.
 _BUILT_IN = {"__rate_interval": "1m", "__range": "1h", "__interval": "15s"}

@@ -28,6 +28,7 @@ def build() -> Dashboard:
         refresh="30s",
         time=Time("now-1h", "now"),
         timezone="browser",
+        links=[panels.dashboard_link("PostgreSQL", "postgresql")],
         annotations=Annotations(list=_annotations()),
         templating=Templating(list=_variables()),
         panels=[*erp_tiles.tiles(), _query_times(), _slowest(), _endpoints(), _machines(), _connections()],
@@ -52,37 +53,12 @@ def _annotations() -> list[dict[str, Any]]:
 
 
 def _variables() -> list[Template]:
-    source = Template(
-        name="datasource",
-        label="Data source",
-        type="datasource",
-        query="prometheus",
-        default="prometheus",
-        regex="",
-    )
     return [
-        source,
-        _labels("host", "Host", "node_uname_info"),
-        _labels("query_name", "Query", "erp_db_query_duration_seconds_count"),
-        _labels("endpoint", "Endpoint", "erp_endpoint_db_queries_total"),
+        panels.data_source_variable(),
+        panels.variable("host", "Host", "node_uname_info"),
+        panels.variable("query_name", "Query", "erp_db_query_duration_seconds_count"),
+        panels.variable("endpoint", "Endpoint", "erp_endpoint_db_queries_total"),
     ]
-
-
-def _labels(name: str, label: str, metric: str) -> Template:
-    return Template(
-        name=name,
-        label=label,
-        type="query",
-        query=f"label_values({metric}, {name})",
-        dataSource=panels.DATA_SOURCE,
-        includeAll=True,
-        allValue=".*",
-        multi=True,
-        refresh=2,
-        regex="",
-        sort=1,
-        default="$__all",
-    )
 
 
 def _query_times() -> Panel:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grafanalib.core import GridPos, Target
+from grafanalib.core import DashboardLink, GridPos, Target, Template
 
 from dashboards.canonical import PLUGIN_VERSION
 
@@ -185,6 +185,42 @@ def marks(name: str, expr: str, title: str, color: str) -> dict[str, Any]:
         "name": name,
         "titleFormat": title,
     }
+
+
+def right(pattern: str, unit: str) -> dict[str, Any]:
+    """Return the override that gives series an axis of their own on the right."""
+    properties = [{"id": "unit", "value": unit}, {"id": "custom.axisPlacement", "value": "right"}]
+    return {"matcher": {"id": "byRegexp", "options": f"/{pattern}/"}, "properties": properties}
+
+
+def data_source_variable() -> Template:
+    """Return the variable by which a viewer chooses the Prometheus that a dashboard asks."""
+    return Template(
+        name="datasource", label="Data source", type="datasource", query="prometheus", default="prometheus", regex=""
+    )
+
+
+def variable(name: str, label: str, metric: str) -> Template:
+    """Return a variable whose values are those of a label of a metric."""
+    return Template(
+        name=name,
+        label=label,
+        type="query",
+        query=f"label_values({metric}, {name})",
+        dataSource=DATA_SOURCE,
+        includeAll=True,
+        allValue=".*",
+        multi=True,
+        refresh=2,
+        regex="",
+        sort=1,
+        default="$__all",
+    )
+
+
+def dashboard_link(title: str, uid: str) -> DashboardLink:
+    """Return the link to another dashboard, which keeps the time range."""
+    return DashboardLink(title=title, type="link", uri=f"/d/{uid}", icon="dashboard", keepTime=True)
 
 
 def column(name: str, **properties: Any) -> dict[str, Any]:

@@ -76,10 +76,9 @@ class PostgresServer:
         self.run("pg_ctl", "-D", str(self.directory / "data"), "-m", "fast", "-w", "-s", "stop")
 
 
-@pytest.fixture(scope="session")
-def postgres(need_program: Callable[[str, str], str]) -> Iterator[PostgresServer]:
-    """A real PostgreSQL with pg_stat_statements preloaded."""
-    initdb = Path(need_program("initdb", "postgresql"))
+@contextlib.contextmanager
+def postgres_server(initdb: Path, configuration: str, *arguments: str) -> Iterator[PostgresServer]:
+    """A PostgreSQL with further configuration and arguments of initdb; thrown away afterwards."""
     # Not pytest's tmp_path: its 0700 parents shut out the unprivileged server.
     directory = Path(tempfile.mkdtemp(prefix="messwarte-postgres-"))
     server = PostgresServer(initdb.resolve().parent, directory, free_port())
@@ -87,21 +86,12 @@ def postgres(need_program: Callable[[str, str], str]) -> Iterator[PostgresServer
         if os.geteuid() == 0:
             shutil.chown(directory, "nobody", "nogroup")
         server.run(
-            "initdb",
-            "-D",
-            str(directory / "data"),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-sync",
-        )
-        with (directory / "data" / "postgresql.conf").open("a") as configuration:
-            configuration.write(
-                f"port = {server.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
-                "shared_preload_libraries = 'pg_stat_statements'\nfsync = off\ntrack_io_timing = on\n"
+            "initdb", "-D", str(directory / "data"), "-U", "postgres", "-E", "UTF8", "--no-sync", *arguments
+        )  # fmt: skip
+        with (directory / "data" / "postgresql.conf").open("a") as file:
+            file.write(
+                f"port = {server.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\nfsync = off\n"
+                f"{configuration}"
             )
         server.start()
         yield server
@@ -109,6 +99,14 @@ def postgres(need_program: Callable[[str, str], str]) -> Iterator[PostgresServer
         with contextlib.suppress(subprocess.CalledProcessError):
             server.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(need_program: Callable[[str, str], str]) -> Iterator[PostgresServer]:
+    """A real PostgreSQL with pg_stat_statements preloaded."""
+    configuration = "shared_preload_libraries = 'pg_stat_statements'\ntrack_io_timing = on\n"
+    with postgres_server(Path(need_program("initdb", "postgresql")), configuration, "-A", "trust") as server:
+        yield server
 
 
 @pytest.fixture

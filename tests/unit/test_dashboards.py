@@ -12,6 +12,7 @@ import yaml
 
 import alert_rules
 import dashboards
+from pgstat_exporter import content
 
 DASHBOARDS = sorted(dashboards.build())
 
@@ -28,11 +29,9 @@ METRICS = {
     "erp_http_request_duration_seconds_bucket",
     "erp_http_request_duration_seconds_count",
     "erp_http_request_duration_seconds_sum",
+    # our PostgreSQL exporter
     "pg_up",
-    "pg_stat_activity_connections",
-    "pg_settings_max_connections",
-    "pg_stat_archiver_longest_wait_seconds",
-    "pg_stat_archiver_waiting_files",
+    *(metric.name for collector in content.load().values() for metric in collector.metrics()),
     # node exporter, and what backups leave for it
     "messwarte_backup_enrolled_timestamp_seconds",
     "messwarte_backup_last_failed",
@@ -80,7 +79,7 @@ def test_committed_files_are_what_is_built() -> None:
 
 def test_drift_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboards, "GENERATED", tmp_path)
-    assert dashboards.check() == ["erp-overview.json: missing"]
+    assert dashboards.check() == [f"{name}: missing" for name in DASHBOARDS]
     dashboards.write()
     assert dashboards.check() == []
     (tmp_path / "erp-overview.json").write_text("{}")
@@ -90,7 +89,7 @@ def test_drift_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "old.json: no dashboard builds it",
     ]
     dashboards.write()
-    assert [path.name for path in tmp_path.iterdir()] == ["erp-overview.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == DASHBOARDS
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
