@@ -59,6 +59,9 @@ def component(wanted: Component) -> Generator[StringCommand | FileUploadCommand,
     if wanted.archives:
         yield StringCommand("mkdir -p", _UPLOADS)
     for archive in wanted.archives:
+        # What lies there as it was unpacked need not travel again.
+        if archive.target in found["unpacked"]:
+            continue
         yield FileUploadCommand(str(archive.make()), archive.upload)
     yield StringCommand("python3 -I -", _stdin=[program("apply", wanted.spec())])
 

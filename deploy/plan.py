@@ -12,7 +12,7 @@ from settings import Secrets, Settings
 class HostFacts:
     """Facts of a host: memory and free space (by path) in bytes, clock in seconds since 1970.
 
-    `listeners` names program and systemd unit by TCP port.
+    `listeners` names program and systemd unit by TCP port, `applied` the components whose deploy was begun.
     """
 
     memory: int
@@ -23,7 +23,7 @@ class HostFacts:
     clock: float
     free: dict[str, int]
     listeners: dict[int, tuple[str, str]]
-    deployed: bool
+    applied: list[str]
     grafana_there: bool
     grafana_reachable: bool
 

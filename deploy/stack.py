@@ -23,7 +23,11 @@ except (AppError, SecretsError, SettingsError) as error:
 
 # A Grafana that runs goes on where its package cannot be had just now.
 kept = ["grafana"] if plan.grafana and plan.grafana_missing and plan.here("monitoring") else []
-operations.only(name="only what is wanted", wanted=[*parts, *kept])
+there = [*parts, *kept]
+going = sorted(set(plan.facts.applied) - set(there))
+operations.only(
+    name="only what is wanted" + (f"; {host.name} without {', '.join(going)}" if going else ""), wanted=there
+)
 
 # Every host walks through the same list, so that the database is there before what needs it, wherever it is.
 for name in host.loop(list(COMPONENTS)):

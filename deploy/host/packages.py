@@ -2,11 +2,13 @@
 
 import fcntl
 import hashlib
+import shlex
 import shutil
 import tarfile
 import time
 from pathlib import Path
 
+from deploy.host import notes
 from deploy.host.system import ApplyError, missing_packages, must, shell
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
@@ -60,10 +62,22 @@ def _apt_install(what: str) -> None:
             _POLICY.unlink()
 
 
+def make_users(lines: list[str]) -> None:
+    """Make system users (sysusers.d lines), and take back what was given to them by hand."""
+    words = [shlex.split(line) for line in lines]
+    for line in lines:
+        must(f"systemd-sysusers --inline {shlex.quote(line)}")
+    for name in [word[1] for word in words if word[0] == "u"]:
+        groups = sorted(word[2] for word in words if word[:2] == ["m", name])
+        wanted = f"shell /usr/sbin/nologin, groups {' '.join(groups) or '-'}, no password"
+        if notes.account(name) != wanted:
+            must(f"usermod --shell /usr/sbin/nologin --groups '{','.join(groups)}' --password '!*' {name}")
+
+
 def unpack(archive: dict[str, str]) -> None:
-    """Unpack an uploaded archive into its own folder, whole or not at all."""
+    """Unpack an uploaded archive into its own folder, whole or not at all; a changed folder is replaced."""
     target, upload = Path(archive["target"]), Path(archive["upload"])
-    if not target.exists():
+    if not target.exists() or notes.tree(target) != notes.read_tree(target):
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -78,7 +92,12 @@ def unpack(archive: dict[str, str]) -> None:
             else:
                 with tarfile.open(fileobj=file) as tar:
                     tar.extractall(partial, filter="tar")
+        damaged = target.with_name(f".{target.name}.damaged")
+        if target.exists():
+            target.rename(damaged)
         partial.rename(target)
+        shutil.rmtree(damaged, ignore_errors=True)
+        notes.write(notes.tree_path(target), notes.tree(target))
     upload.unlink(missing_ok=True)
     if (target / _DEB).exists():
         _install_deb(target / _DEB)

@@ -9,7 +9,6 @@ _BIN = "/usr/lib/postgresql/17/bin"
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 _UNIT = "postgresql@17-main.service"
 _BAD_HBA = "SELECT line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL"
-_SETTINGS = "SELECT sourcefile, name, setting FROM pg_file_settings ORDER BY 1, 2, 3"
 _PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
 
 
@@ -29,7 +28,7 @@ def component(plan: Plan) -> Component | None:
         "clients": [f"{address}/32" for address in sorted(clients)],
         "monitors": [],
     }
-    plain = ("messwarte.conf", "pg_hba.conf", "pg_ident.conf", "check.conf", "overrides.sql")
+    plain = ("messwarte.conf", "pg_hba.conf", "pg_ident.conf", "check.conf", "overrides.sql", "probe.sql")
     return Component(
         "postgresql",
         packages=("postgresql-17",),
@@ -39,6 +38,7 @@ def component(plan: Plan) -> Component | None:
             File("pg_ident.conf", render(f"{_T}/pg_ident.conf.j2"), 0o640, "root:postgres"),
             File("drop-in.conf", render(f"{_T}/drop-in.conf.j2")),
             File("overrides.sql", render(f"{_T}/overrides.sql.j2")),
+            File("probe.sql", render(f"{_T}/probe.sql.j2")),
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
         ),
         links={
@@ -46,7 +46,7 @@ def component(plan: Plan) -> Component | None:
             f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf",
         },
         # The unit template is enabled by Debian's postgresql.service and its generator.
-        units=(Unit(_UNIT, reload_for=plain, enable=False),),
+        units=(Unit(_UNIT, reload_for=plain, enable=False), Unit("postgresql.service", start=False)),
         validate=(f'runuser -u postgres -- {_BIN}/postgres -C shared_buffers -c config_file="$PWD/check.conf"',),
         swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
         after=(
@@ -57,7 +57,7 @@ def component(plan: Plan) -> Component | None:
         ),
         ports=(5432,),
         ready=(f"{PSQL} -c 'SELECT 1'",),
-        probes={"settings": f'{PSQL} -c "{_SETTINGS}"'},
+        probes={"settings": f"{PSQL} < /etc/messwarte/postgresql/current/probe.sql"},
         # A server that recovers from a crash takes its time.
         timeout=600,
         detail=f"port 5432, {values['memory_mb']} MB, {settings.max_connections} sessions",

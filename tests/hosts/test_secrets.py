@@ -81,7 +81,7 @@ def _all_works(stack: Stack) -> None:
     machine.wait_until_succeeds(
         f"""{query} | grep -q '"health":"up"' && ! {query} | grep -qE '"health":"(down|unknown)"'"""
     )
-    assert httpx.get(f"http://{machine.address}:8000/artikel", trust_env=False).status_code == 200
+    assert httpx.get(f"http://{machine.address}:8000/artikel/1/bestand", trust_env=False).status_code == 200
     api = f"http://{machine.address}:8010"
     job = httpx.post(f"{api}/tasks/reports/monatsbericht", json={"monat": "2026-10"}, trust_env=False).json()
     machine.wait_until_succeeds(f"curl -fsS {api}{job['status_url']} | grep -q '\"succeeded\"'")
