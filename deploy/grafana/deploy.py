@@ -41,6 +41,7 @@ def component(plan: Plan) -> Component | None:
             "python3 -I accounts.py",
         ),
         ready=(curl(f"{local}/api/health"),),
+        probes={"accounts": "python3 -I /etc/messwarte/grafana/current/probe.py"},
         timeout=90,
         ports=(3000,),
         doors=(DOOR,),
@@ -62,6 +63,7 @@ def _files(plan: Plan, home: str, own_unit: bool) -> tuple[File, ...]:
         "grafana.ini": render(f"{_T}/grafana.ini.j2", url=plan.grafana_url, credentials=credentials),
         "drop-in.conf": render(f"{_T}/drop-in.conf.j2", home=home, own_unit=own_unit),
         "accounts.py": render(f"{_T}/accounts.py.j2", cli=cli),
+        "probe.py": render(f"{_T}/probe.py.j2"),
         "provisioning/datasources/messwarte.yml": render(
             f"{_T}/datasources.yml.j2",
             prometheus=plan.settings.prometheus.existing.address

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import hashlib
 import py_compile
+import shlex
 import shutil
 import tarfile
 import time
@@ -110,14 +111,31 @@ def _no_starts() -> Iterator[None]:
             _POLICY.unlink()
 
 
+def make_users(lines: list[str]) -> None:
+    """Make system users (sysusers.d lines), and take back what was given to them by hand."""
+    words = [shlex.split(line) for line in lines]
+    for line in lines:
+        must(f"systemd-sysusers --inline {shlex.quote(line)}")
+    for name in [word[1] for word in words if word[0] == "u"]:
+        groups = sorted(word[2] for word in words if word[:2] == ["m", name])
+        wanted = f"shell /usr/sbin/nologin, groups {' '.join(groups) or '-'}, no password"
+        if notes.account(name) != wanted:
+            must(f"usermod --shell /usr/sbin/nologin --groups '{','.join(groups)}' --password '!*' {name}")
+
+
 def unpack(archive: dict[str, str]) -> None:
-    """Unpack an uploaded archive into its own folder, whole or not at all."""
+    """Unpack an uploaded archive into its own folder, whole or not at all; a changed folder is replaced."""
     target, ahead = Path(archive["target"]), notes.AHEAD / archive["sha256"]
-    if not target.exists() and ahead.exists():
+    if not target.exists() or notes.tree(target) != notes.read_tree(target):
+        if not ahead.exists():
+            _extract(archive, ahead)
+        damaged = target.with_name(f".{target.name}.damaged")
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rename(damaged)
         ahead.rename(target)
-    elif not target.exists():
-        _extract(archive, target)
+        shutil.rmtree(damaged, ignore_errors=True)
+        notes.write(notes.tree_path(target), notes.tree(target))
     Path(archive["upload"]).unlink(missing_ok=True)
     if (target / _DEB).exists():
         _install_deb(target / _DEB)

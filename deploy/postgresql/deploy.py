@@ -10,7 +10,6 @@ _BIN = "/usr/lib/postgresql/17/bin"
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 _UNIT = "postgresql@17-main.service"
 _BAD_HBA = "SELECT line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL"
-_SETTINGS = "SELECT sourcefile, name, setting FROM pg_file_settings ORDER BY 1, 2, 3"
 _PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
 
 
@@ -41,6 +40,7 @@ def component(plan: Plan) -> Component | None:
         "pg_ident.conf",
         "check.conf",
         "overrides.sql",
+        "probe.sql",
         *(file.path for file in tls),
     )
     return Component(
@@ -53,6 +53,7 @@ def component(plan: Plan) -> Component | None:
             File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN)),
             File("overrides.sql", render(f"{_T}/overrides.sql.j2")),
             *tls,
+            File("probe.sql", render(f"{_T}/probe.sql.j2")),
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
         ),
         links={
@@ -60,7 +61,10 @@ def component(plan: Plan) -> Component | None:
             f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf",
         },
         # The unit template is enabled by Debian's postgresql.service and its generator.
-        units=(Unit(_UNIT, reload_for=(*plain, *(file.path for file in tls)), enable=False),),
+        units=(
+            Unit(_UNIT, reload_for=(*plain, *(file.path for file in tls)), enable=False),
+            Unit("postgresql.service", start=False),
+        ),
         validate=(f'runuser -u postgres -- {_BIN}/postgres -C shared_buffers -c config_file="$PWD/check.conf"',),
         swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
         after=(
@@ -72,7 +76,7 @@ def component(plan: Plan) -> Component | None:
         listens=listens,
         doors=(Door(5432, to=("app", "worker"), protocol="own"),),
         ready=(f"{PSQL} -c 'SELECT 1'",),
-        probes={"settings": f'{PSQL} -c "{_SETTINGS}"'},
+        probes={"settings": f"{PSQL} < /etc/messwarte/postgresql/current/probe.sql"},
         # A server that recovers from a crash takes its time.
         timeout=600,
         detail=f"port 5432, {values['memory_mb']} MB, {settings.max_connections} sessions",
