@@ -64,6 +64,7 @@ def drop_leftovers() -> None:
     for path in _UNITS.glob(f"*.d/{_DROP_IN}"):
         if not path.is_symlink():
             path.unlink()
+            shell(f"systemctl disable --quiet {path.parent.name.removesuffix('.d')}")
 
 
 def _wait_for_dpkg() -> None:
