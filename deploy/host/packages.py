@@ -50,7 +50,7 @@ def get_ahead(spec: dict[str, Any]) -> None:
     shutil.rmtree(notes.AHEAD, ignore_errors=True)
     for path in map(Path, spec["drop_ins"]):
         unit, instance, _ = path.parent.name.removesuffix(".service.d").partition("@")
-        if not path.exists() and not (_PACKAGED / f"{unit}{instance}.service").exists():
+        if not path.is_symlink() and not path.exists() and not (_PACKAGED / f"{unit}{instance}.service").exists():
             path.parent.mkdir(exist_ok=True)
             path.write_text(_GUARD_TEXT)
     with ThreadPoolExecutor(1) as pool:
