@@ -9,7 +9,8 @@ only where the answer differs. A changed file restarts its component by a handle
 - `files`: one `copy` per file, `file` per link, `systemd_service` per unit, `user` per user, in loops. How most roles
   are written.
 - `bulk`: fewer, larger questions. All files and links in one `unarchive`, all units in one `service_facts`, all users
-  in one `getent`; the modules that change run only where those differ. About the least that ansible-core can do.
+  in one `getent`, all archives in one `find`; the modules that change run only where those differ. About the least that
+  ansible-core can do.
 
 Not used: Mitogen and `ansible.posix.synchronize`, which are not part of ansible-core (the latter needs rsync on hosts).
 """
@@ -91,9 +92,20 @@ class Peer:
         )
         (folder / "ansible.cfg").write_text(_CONFIGURATION.format(folder=folder, known_hosts=machine.known_hosts))
         self._write_files()
-        common = [*self._packages(), *self._archives()]
-        files = [*self._users_one_by_one(), *common, *self._files_one_by_one(), *self._units_one_by_one()]
-        bulk = [*self._users_in_bulk(), *common, *self._files_in_bulk(), *self._units_in_bulk()]
+        files = [
+            *self._packages(),
+            *self._users_one_by_one(),
+            *self._archives_one_by_one(),
+            *self._files_one_by_one(),
+            *self._units_one_by_one(),
+        ]
+        bulk = [
+            *self._packages(),
+            *self._users_in_bulk(),
+            *self._archives_in_bulk(),
+            *self._files_in_bulk(),
+            *self._units_in_bulk(),
+        ]
         for name, tasks in zip(PLAYBOOKS, (files, bulk), strict=True):
             play = {
                 "hosts": "all",
@@ -158,14 +170,17 @@ class Peer:
         names = sorted({name for part in self._parts.values() for name in part.packages})
         return [_task("packages", "apt", name=names, state="present", install_recommends=False)]
 
-    def _archives(self) -> list[Task]:
-        targets = sorted({archive.target for part in self._parts.values() for archive in part.archives})
+    def _archives_one_by_one(self) -> list[Task]:
         made = {one.target: str(one.make()) for part in self._parts.values() for one in part.archives}
-        items = [{"src": made[target], "dest": target} for target in targets]
-        return [
-            _task("archives", "unarchive", src="{{ item.src }}", dest="{{ item.dest }}", creates="{{ item.dest }}")
-            | {"loop": items}
-        ]
+        items = [{"src": path, "dest": target} for target, path in made.items()]
+        task = _task("archives", "unarchive", src="{{ item.src }}", dest="{{ item.dest }}", creates="{{ item.dest }}")
+        return [task | {"loop": items}]
+
+    def _archives_in_bulk(self) -> list[Task]:
+        parents = sorted({str(Path(one.target).parent) for part in self._parts.values() for one in part.archives})
+        find = _task("known archives", "find", paths=parents, file_type="directory") | {"register": "found"}
+        (task,) = self._archives_one_by_one()
+        return [find, task | {"when": "item.dest not in (found.files | map(attribute='path'))"}]
 
     def _users(self) -> list[str]:
         return sorted({line.split()[1] for part in self._parts.values() for line in part.users})

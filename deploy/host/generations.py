@@ -102,6 +102,9 @@ def sweep_archives() -> None:
     used = {Path(archive["target"]) for note in known for archive in note.get("archives", [])}
     for tree in set(notes.TREES.glob("*")) - {notes.tree_path(target) for target in used}:
         tree.unlink()
+    if all(map(notes.read_note, notes.wanted())):
+        # Every component had its turn: what still lies ahead is of a run that was interrupted.
+        shutil.rmtree(notes.AHEAD, ignore_errors=True)
     for app in {*notes.APPS.glob("*/")} - {notes.AHEAD}:
         if app not in {target.parent for target in used}:
             shutil.rmtree(app)

@@ -21,6 +21,7 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 _DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 _DEB = "package.deb"
 _UNITS = Path("/etc/systemd/system")
+_PACKAGED = Path("/usr/lib/systemd/system")
 _DROP_IN = "messwarte.conf"
 _GUARD_TEXT = "# messwarte: waits for its configuration\n[Unit]\nConditionPathExists=!/\n"
 _POLICY_TEXT = (
@@ -50,12 +51,13 @@ def install(packages: list[str], idle: list[str]) -> None:
 def get_ahead(spec: dict[str, Any]) -> None:
     """Install packages whose components come later in the run, and unpack their archives meanwhile.
 
-    Until a component puts its link in a drop-in's place, its daemon does not start at a boot either: as Debian
-    configures them, several listen on all addresses.
+    Until a component puts its link in a drop-in's place, its new daemon does not start at a boot either: as Debian
+    configures them, several listen on all addresses. A daemon that is there already is somebody's, and goes on.
     """
-    drop_leftovers()
+    shutil.rmtree(notes.AHEAD, ignore_errors=True)
     for path in map(Path, spec["drop_ins"]):
-        if not path.is_symlink():
+        unit, instance, _ = path.parent.name.removesuffix(".service.d").partition("@")
+        if not path.is_symlink() and not path.exists() and not (_PACKAGED / f"{unit}{instance}.service").exists():
             path.parent.mkdir(exist_ok=True)
             path.write_text(_GUARD_TEXT)
     with ThreadPoolExecutor(1) as pool:
@@ -71,6 +73,7 @@ def drop_leftovers() -> None:
     for path in _UNITS.glob(f"*.d/{_DROP_IN}"):
         if not path.is_symlink():
             path.unlink()
+            shell(f"systemctl disable --quiet {path.parent.name.removesuffix('.d')}")
 
 
 def _wait_for_dpkg() -> None:
