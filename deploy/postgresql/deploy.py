@@ -39,7 +39,7 @@ def component(plan: Plan) -> Component | None:
             File("messwarte.conf", render(f"{_T}/messwarte.conf.j2", **values)),
             File("pg_hba.conf", render(f"{_T}/pg_hba.conf.j2", **values), 0o640, "root:postgres"),
             File("pg_ident.conf", render(f"{_T}/pg_ident.conf.j2"), 0o640, "root:postgres"),
-            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2")),
+            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", **values)),
             File("overrides.sql", render(f"{_T}/overrides.sql.j2")),
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
         ),
