@@ -82,8 +82,8 @@ def check_settings(inventory: str) -> set[str]:
 def secrets(inventory: str) -> tuple[Settings, Secrets]:
     """Return settings and secrets of an inventory. Raises UnknownError."""
     known = {str(host["data"].get("secrets")): host["data"] for host in _hosts(inventory)}
-    if len(known) > 1:
-        raise UnknownError(f"{inventory}: its hosts name several secrets files: {', '.join(sorted(known))}")
+    if len(known) != 1:
+        raise UnknownError(f"{inventory}: its hosts have to name one secrets file: {', '.join(known) or 'no host'}")
     (data,) = known.values()
     try:
         return settings_of(data)[1], secrets_of(data)

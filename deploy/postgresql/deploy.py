@@ -10,6 +10,12 @@ _BIN = "/usr/lib/postgresql/17/bin"
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 _UNIT = "postgresql@17-main.service"
 _BAD_HBA = "SELECT line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL"
+_OVERRIDDEN = (
+    "SELECT name || ' is set again in ' || sourcefile || ', after messwarte.conf: take it out there' "
+    "FROM (SELECT DISTINCT ON (name) * FROM pg_file_settings ORDER BY name, seqno DESC) AS last "
+    "WHERE sourcefile NOT LIKE '%/messwarte.conf' "
+    "AND name IN (SELECT name FROM pg_file_settings WHERE sourcefile LIKE '%/messwarte.conf')"
+)
 _PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
 
 
@@ -69,6 +75,7 @@ def component(plan: Plan) -> Component | None:
         swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
         after=(
             f"{PSQL} < overrides.sql && {PSQL} -c 'SELECT pg_reload_conf()'",
+            f'! {PSQL} -c "{_OVERRIDDEN}" | grep .',
             f'test "$({PSQL} -c "{_PENDING}")" = 0 || systemctl restart {_UNIT} '
             f"|| {{ journalctl --no-pager --quiet --lines 9 --output cat --unit {_UNIT}; exit 1; }}",
         ),

@@ -3,10 +3,12 @@
 import fnmatch
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,10 @@ _CURL = "curl -fsS -o /dev/null -u admin:$(cat /etc/messwarte/grafana/current/cr
 _JSON = "-H 'Content-Type: application/json'"
 _USERS = "sqlite3.connect('/var/lib/grafana/grafana.db').execute(\\\"SELECT id FROM user WHERE login = 'viewer'\\\")"
 _VIEWER = f'$(python3 -c "import sqlite3; print({_USERS}.fetchone()[0])")'
+_NOTES = (
+    "import json, pathlib; print(json.dumps([json.loads(path.read_text()) "
+    "for path in sorted(pathlib.Path('/var/lib/messwarte/applied').glob('*.json'))]))"
+)
 _OPT, _ETC = "/opt/messwarte/{}/current", "/etc/messwarte/{}/current"
 
 
@@ -61,11 +67,12 @@ ROWS = {
     "roles and rights": Row(
         f"{_ERP} -c 'CREATE ROLE stranger LOGIN SUPERUSER' -c 'GRANT erp_owner TO stranger' "
         "-c 'GRANT SELECT ON artikel TO stranger' -c 'GRANT UPDATE (name) ON artikel TO PUBLIC' "
-        "-c 'GRANT CONNECT ON DATABASE erp TO stranger' -c 'ALTER ROLE erp_app CONNECTION LIMIT 7' "
+        "-c 'GRANT CONNECT ON DATABASE erp TO stranger' "
+        "-c \"ALTER ROLE erp_app NOINHERIT CONNECTION LIMIT 7 VALID UNTIL '2020-01-01'\" "
         "-c 'ALTER DEFAULT PRIVILEGES FOR ROLE erp_owner IN SCHEMA public GRANT SELECT ON TABLES TO stranger'",
         {
             "database": [
-                "roles and database: now role erp_app CONNECTION LIMIT 7 PASSWORD *",
+                "roles and database: now role erp_app NOINHERIT CONNECTION LIMIT 7 VALID UNTIL 2020-* PASSWORD *",
                 "roles and database: now role stranger SUPERUSER",
                 "roles and database: now stranger is a member of erp_owner",
                 "roles and database: now CONNECT for stranger on DATABASE erp",
@@ -239,12 +246,23 @@ def _started(machine: Machine) -> dict[str, str]:
     return {one["Id"]: one["ExecMainStartTimestampMonotonic"] for one in found if one["Type"] != "oneshot"}
 
 
+def _noted(machine: Machine) -> dict[str, Any]:
+    """Return what the check compares each component with, but for what healing has to add: rows of the history."""
+    notes = json.loads(machine.succeed(f"python3 -c {shlex.quote(_NOTES)}"))
+    return {note["generation"]: _lasting(note) for note in notes}
+
+
+def _lasting(note: dict[str, Any]) -> dict[str, Any]:
+    probes = {name: [line for line in lines if not line[:1].isdigit()] for name, (_, lines) in note["probes"].items()}
+    return {key: note[key] for key in ("files", "unit_files", "users", "units")} | {"probes": probes}
+
+
 def test_every_change_by_hand_is_named_and_taken_back(changed: Stack) -> None:
     """All rows at once: the check says what the rows say, and no more; a deploy heals them, and restarts no more."""
     machine = changed.machine
     rows = ROWS | (GRAFANA if changed.has_grafana else {})
     assert _differences(changed.lab) == {}
-    before = _started(machine)
+    before, noted = _started(machine), _noted(machine)
     for row in rows.values():
         machine.succeed(row.change)
     wanted: dict[str, list[str]] = {}
@@ -264,10 +282,25 @@ def test_every_change_by_hand_is_named_and_taken_back(changed: Stack) -> None:
     allowed = {f"{unit}.service" for row in rows.values() for unit in row.restarts.split()}
     after = _started(machine)
     assert {unit for unit in before if before[unit] != after.get(unit)} <= allowed
+    assert _noted(machine) == noted
     assert _differences(changed.lab) == {}
     again = changed.deploy()
     assert (again.status, again.changed) == (0, {}), again.said
     assert _started(machine) == after
+
+
+def test_setting_that_another_file_sets_again_is_no_success(changed: Stack) -> None:
+    """A deploy does not take it for ours: it ends with the file's name, until the setting is taken out there."""
+    other = "/etc/postgresql/17/main/conf.d/zz.conf"
+    changed.machine.succeed(f"echo 'work_mem = 1111kB' > {other}")
+    assert _differences(changed.lab) == {"postgresql": [f"settings: now work_mem = 1111kB in {other}"]}
+    for _ in range(2):
+        run = changed.deploy()
+        assert run.status != 0
+        assert f"work_mem is set again in {other}, after messwarte.conf: take it out there" in run.said
+    changed.machine.succeed(f"rm {other}")
+    assert changed.deploy().status == 0
+    assert _differences(changed.lab) == {}
 
 
 def test_nobody_can_change_redis_while_it_runs(changed: Stack) -> None:
