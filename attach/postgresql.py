@@ -10,12 +10,12 @@ from psycopg.rows import namedtuple_row
 
 from attach import AttachError
 from pgstat_exporter import content
-from pgstat_exporter.grants import Grant, needed
+from pgstat_exporter.grants import Grant, needed, quoted
 
 ROLE = "messwarte_monitor"
 EXTENSION = "pg_stat_statements"
 SUPPORTED = range(15, 19)
-# A column of pg_roles, what it has to hold, and the option that brings it there.
+# A fact about the role, what it has to hold, and the option that brings it there.
 _OPTIONS: dict[str, tuple[Any, str]] = {
     "rolsuper": (False, "NOSUPERUSER"),
     "rolcreatedb": (False, "NOCREATEDB"),
@@ -24,6 +24,7 @@ _OPTIONS: dict[str, tuple[Any, str]] = {
     "rolbypassrls": (False, "NOBYPASSRLS"),
     "rolcanlogin": (True, "LOGIN"),
     "rolconnlimit": (5, "CONNECTION LIMIT 5"),
+    "expires": (False, "VALID UNTIL 'infinity'"),
 }
 _READ_ONLY = "default_transaction_read_only=on"
 # Where a statement with a password's verifier could be kept.
@@ -39,6 +40,7 @@ _FACTS = """
 SELECT current_setting('server_version') AS version, pg_is_in_recovery() AS standby,
     current_database() AS database, r.oid AS role, r.rolconfig AS config, r.rolsuper, r.rolcreatedb, r.rolcreaterole,
     r.rolreplication, r.rolbypassrls, r.rolcanlogin, r.rolconnlimit,
+    coalesce(r.rolvaliduntil < 'infinity', false) AS expires,
     has_table_privilege('pg_catalog.pg_authid', 'SELECT') AS sees_passwords,
     EXISTS (SELECT FROM pg_settings WHERE name = 'pg_stat_statements.max') AS preloaded,
     EXISTS (SELECT FROM pg_available_extensions WHERE name = %(extension)s) AS available,
@@ -100,7 +102,8 @@ class Server:
         """Return what is missing; `known` says that the password opens the role already, where that cannot be read."""
         steps = [*self._role(verifier, known)]
         if create_extension and not self.facts.installed and self.facts.preloaded:
-            steps.append(Step.of(f"CREATE EXTENSION {EXTENSION}"))
+            place = f" SCHEMA {quoted(self.facts.schema)}" if self.facts.schema else ""
+            steps.append(Step.of(f"CREATE EXTENSION {EXTENSION}{place}"))
         given = self._given()
         steps += [Step.of(one.sql(ROLE)) for one in self.grants() if (one.kind, one.name) not in given]
         return steps

@@ -61,10 +61,13 @@ def postgresql(
             print(f"PostgreSQL {server.facts.version} at {there.address}, database {there.database}, {tls}")
             if remove:
                 _run(server, server.removal(), "nothing to change: there is no such role", dry_run)
+                print("next: set `postgresql: {mode: off}`, and deploy: the exporter goes")
                 return
             secrets = secrets_of(data, keep=not dry_run)
             verifier, password = secrets.scram("postgres_monitor"), secrets.get("postgres_monitor")
-            known = server.facts.role is not None and not sessions.login(parameters, there, password)[0]
+            # Whoever may not read the stored verifier tries the password itself.
+            unread = server.facts.role is not None and not server.facts.sees_passwords
+            known = unread and not sessions.login(parameters, there, password)[0]
             steps = server.steps(verifier, known=known, create_extension=create_extension)
             _run(server, steps, "nothing to change: role and grants are there", dry_run)
             for notice in server.notices(create_extension=create_extension):

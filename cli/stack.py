@@ -110,8 +110,8 @@ def data(inventory: str) -> dict[str, Any]:
 def _hosts(inventory: str) -> list[dict[str, Any]]:
     """Return name, data and groups of every host of an inventory."""
     known: list[dict[str, Any]] | None = ask(inventory, "debug-inventory")
-    if known is None:
-        raise UnknownError(f"{inventory} cannot be read; see above")
+    if not known:
+        raise UnknownError(f"{inventory} cannot be read, or names no host; see above")
     return known
 
 

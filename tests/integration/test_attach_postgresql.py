@@ -192,10 +192,12 @@ def test_a_second_run_changes_nothing_and_what_was_changed_by_hand_comes_back(fo
     again = foreign.attach(foreign.dsn)
     assert (again.returncode, foreign.rest()) == (0, first)
     assert "nothing to change: role and grants are there" in again.stdout
-    foreign.ask(f"ALTER ROLE {ROLE} SUPERUSER PASSWORD 'x'; REVOKE pg_read_all_stats FROM {ROLE}")
+    foreign.ask(
+        f"ALTER ROLE {ROLE} SUPERUSER PASSWORD 'x' VALID UNTIL '2020-01-01'; REVOKE pg_read_all_stats FROM {ROLE}"
+    )
     mended = foreign.attach(foreign.dsn)
     assert (mended.returncode, foreign.rest()) == (0, first), mended.stdout + mended.stderr
-    assert f"ALTER ROLE {ROLE} NOSUPERUSER;" in mended.stdout
+    assert f"ALTER ROLE {ROLE} NOSUPERUSER VALID UNTIL 'infinity';" in mended.stdout
 
 
 def test_password_and_verifier_are_in_no_log_no_statistics_and_no_output(foreign: Foreign) -> None:
