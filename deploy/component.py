@@ -64,11 +64,13 @@ class Component:
     Commands run as root in /bin/sh: `before` anything is staged, `validate` in the staged generation,
     `swapped` when it has taken the old one's place, `after` the units were started or reloaded, `ready` until
     they succeed. `probes` print state that is no file; when that changes, the component is applied again. `ports` are
-    those that its units listen on (TCP).
+    those that its units listen on (TCP). `packages` are Debian's; `repository_packages` are of a repository that
+    `before` adds.
     """
 
     name: str
     packages: tuple[str, ...] = ()
+    repository_packages: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     files: tuple[File, ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
@@ -103,7 +105,7 @@ class Component:
                 key: getattr(self, key)
                 for key in ("name", "packages", "users", "before", "validate", "swapped", "after")
             },
-            **{key: getattr(self, key) for key in ("ready", "timeout", "url", "detail")},
+            **{key: getattr(self, key) for key in ("ready", "timeout", "url", "detail", "repository_packages")},
             "links": dict(self.links),
             "probes": dict(self.probes),
             "units": [asdict(unit) for unit in self.units],
