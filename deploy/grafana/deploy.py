@@ -28,7 +28,8 @@ def component(plan: Plan) -> Component | None:
     unit_link = {f"/etc/systemd/system/{_UNIT}": _UNIT} if own_unit else {}
     return Component(
         "grafana",
-        packages=("curl", "ca-certificates", "fontconfig-config") + (() if package else ("grafana",)),
+        packages=("curl", "ca-certificates", "fontconfig-config"),
+        repository_packages=() if package else ("grafana",),
         users=('u grafana - "Grafana" /var/lib/grafana',) if own_unit else (),
         archives=archives,
         before=() if package else source.add_repository(plan.settings.grafana.source.repository),

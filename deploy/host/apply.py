@@ -44,6 +44,7 @@ def _apply(spec: dict[str, Any]) -> None:
     packages.make_users(spec["users"])
     for command in spec["before"]:
         must(command)
+    packages.install(spec["repository_packages"])
     for archive in spec["archives"]:
         packages.unpack(archive)
     staged = generations.stage(home, spec["files"])
@@ -149,7 +150,8 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
         *(Path(archive["target"]).parent / "current" for archive in spec["archives"]),
     ]
     return {
-        **{key: spec[key] for key in ("digest", "links", "archives", "packages", "ready", "timeout", "url", "detail")},
+        **{key: spec[key] for key in ("digest", "links", "archives", "ready", "timeout", "url", "detail")},
+        "packages": [*spec["packages"], *spec["repository_packages"]],
         "applied": time.time(),
         "generation": str(generation),
         "files": {str(path): notes.fingerprint(path) for path in watched},

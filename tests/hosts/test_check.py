@@ -306,7 +306,7 @@ def test_setting_that_another_file_sets_again_is_no_success(changed: Stack) -> N
 def test_nobody_can_change_redis_while_it_runs(changed: Stack) -> None:
     """There is no user that could: what Redis runs with is what its files say, and those are compared."""
     machine = changed.machine
-    base = f"redis-cli -h {machine.address} --no-auth-warning"
+    base = "redis-cli --no-auth-warning"
     logins = {
         "messwarte_monitor": "redis/current/monitor_password",
         "erp_tasks": "tasks/current/redis_password",

@@ -86,7 +86,7 @@ def test_rollback_returns_to_what_ran_before_and_no_further_than_is_kept(mended:
     machine = mended.machine
 
     def memory() -> int:
-        ask = f"redis-cli -h {machine.address} --user messwarte_monitor --no-auth-warning info memory"
+        ask = "redis-cli --user messwarte_monitor --no-auth-warning info memory"
         login = 'REDISCLI_AUTH="$(cat /etc/messwarte/redis/current/monitor_password)"'
         shown = machine.succeed(f"{login} {ask} | grep ^maxmemory:")
         return int(shown.split(":")[1]) // 2**20

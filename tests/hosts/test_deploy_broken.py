@@ -53,8 +53,13 @@ def test_one_broken_file_harms_nothing(stack: Stack, broken: str, words: str, re
     command = [str(ROOT / ".venv/bin/pyinfra"), "-y", "--data", f"broken={broken}", "inventories/lab.py"]
     run = subprocess.run(
         [*command, "tests/hosts/breaking_stack.py"],
-        cwd=ROOT, env=os.environ | {"MESSWARTE_LAB": stack.lab}, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {"MESSWARTE_LAB": stack.lab},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     said = re.sub(r"(?m)^ *\[erp\] ?", "", run.stdout + run.stderr)
     assert run.returncode != 0, said
     assert re.search(words, said), said

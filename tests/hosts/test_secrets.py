@@ -12,10 +12,12 @@ import httpx
 import pytest
 
 from lab.system import wait_until
+from proof.access import Access
 from settings import scram_verifier
 from tests.hosts.conftest import ROOT, STATE, Stack, bring_up, lab_of
 
 _PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
+_DERIVED = ("_scram", "_bcrypt", "_certificate")
 _KEPT = {"grafana_secret_key", "smtp_password"}
 
 
@@ -31,7 +33,7 @@ def _file(stack: Stack) -> Path:
 
 
 def _values(stack: Stack) -> dict[str, str]:
-    return {name: value for name, value in stack.secrets.items() if name != "made" and not name.endswith("_scram")}
+    return {name: value for name, value in stack.secrets.items() if name != "made" and not name.endswith(_DERIVED)}
 
 
 def _command(stack: Stack, *arguments: str) -> tuple[list[str], dict[str, str]]:
@@ -50,11 +52,11 @@ def _lets_in(stack: Stack, secrets: dict[str, str]) -> dict[str, bool]:
     machine.succeed("install -m 600 /dev/null /root/old")
     for user in ("erp_tasks", "messwarte_monitor"):
         password = secrets["redis_erp_tasks" if user == "erp_tasks" else "redis_monitor"]
-        ask = f"REDISCLI_AUTH={password} redis-cli -h {machine.address} --user {user} --no-auth-warning ping 2>&1"
+        ask = f"REDISCLI_AUTH={password} redis-cli --user {user} --no-auth-warning ping 2>&1"
         answer = machine.succeed(f"{ask} || true")
         assert "PONG" in answer or "WRONGPASS" in answer, answer
         found[f"redis {user}"] = "PONG" in answer
-    login = f"PGPASSWORD={secrets['postgres_erp_app']} psql -XAtw -c 'SELECT 1' 'dbname=erp host={machine.address}"
+    login = f"PGPASSWORD={secrets['postgres_erp_app']} psql -XAtw -c 'SELECT 1' 'dbname=erp host=127.0.0.1"
     status, answer = machine.execute(f"{login} user=erp_app'")
     assert status == 0 or "password authentication failed" in answer, answer
     found["postgresql erp_app"] = status == 0
@@ -64,12 +66,23 @@ def _lets_in(stack: Stack, secrets: dict[str, str]) -> dict[str, bool]:
     salt = base64.b64decode(verifier.split("$")[1].split(":")[1])
     found["postgresql messwarte_monitor"] = scram_verifier(secrets["postgres_monitor"], salt) == verifier
     for user in ("admin", "viewer") if stack.has_grafana else ():
-        answer_code = httpx.get(
-            f"http://{machine.address}:3000/api/org", auth=(user, secrets[f"grafana_{user}"]), trust_env=False
-        ).status_code
+        answer_code = stack.client(3000).get("/api/org", auth=(user, secrets[f"grafana_{user}"])).status_code
         assert answer_code in {200, 401}
         found[f"grafana {user}"] = answer_code == 200
+    for user in ("operator", "prometheus"):
+        answer_code = stack.client(9090).get("/", auth=(user, secrets[f"gate_{user}"])).status_code
+        assert answer_code in {302, 401}
+        found[f"gate {user}"] = answer_code == 302
+    trusted = Access(_certificate(secrets["tls_authority"]), secrets["gate_operator"])
+    with contextlib.suppress(httpx.ConnectError):
+        trusted.client(f"https://{machine.address}:9090").get("/")
+        found["certificates"] = True
+    found.setdefault("certificates", False)
     return found
+
+
+def _certificate(pem: str) -> str:
+    return pem[: pem.index("-----BEGIN PRIVATE KEY-----")]
 
 
 def _all_works(stack: Stack) -> None:
@@ -77,14 +90,13 @@ def _all_works(stack: Stack) -> None:
     machine = stack.machine
     health = _run(stack, "status")
     assert health.returncode == 0, health.stdout
-    query = f"curl -fsS http://{machine.address}:9090/api/v1/targets?state=active"
+    query = "curl -fsS http://127.0.0.1:9090/api/v1/targets?state=active"
     machine.wait_until_succeeds(
         f"""{query} | grep -q '"health":"up"' && ! {query} | grep -qE '"health":"(down|unknown)"'"""
     )
-    assert httpx.get(f"http://{machine.address}:8000/artikel/1/bestand", trust_env=False).status_code == 200
-    api = f"http://{machine.address}:8010"
-    job = httpx.post(f"{api}/tasks/reports/monatsbericht", json={"monat": "2026-10"}, trust_env=False).json()
-    machine.wait_until_succeeds(f"curl -fsS {api}{job['status_url']} | grep -q '\"succeeded\"'")
+    assert stack.client(8000).get("/artikel/1/bestand").status_code == 200
+    job = stack.client(8010).post("/tasks/reports/monatsbericht", json={"monat": "2026-10"}).json()
+    machine.wait_until_succeeds(f"curl -fsS http://127.0.0.1:8010{job['status_url']} | grep -q '\"succeeded\"'")
     again = stack.deploy()
     assert (again.status, again.changed, again.failed) == (0, {}, {}), again.said
 
@@ -95,7 +107,8 @@ def test_rotating_all_leaves_no_use_for_the_old_ones(rotated: Stack) -> None:
     file.write_text(f"# the mail team's\nsmtp_password: hunter2\n{file.read_text()}")
     old = _values(rotated)
     assert all(_lets_in(rotated, old).values())
-    browser = httpx.Client(base_url=f"http://{rotated.machine.address}:3000", trust_env=False)
+    browser = rotated.client(3000)
+    browser.auth = None
     if rotated.has_grafana:
         browser.post("/login", json={"user": "viewer", "password": old["grafana_viewer"]}).raise_for_status()
         assert browser.get("/api/user").status_code == 200
