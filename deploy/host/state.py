@@ -35,7 +35,12 @@ def drift(note: dict[str, Any]) -> list[str]:
 
 def _state_drift(note: dict[str, Any]) -> list[str]:
     states = unit_states(list(note["units"]))
-    return [f"{unit} is {states[unit]}" for unit, good in note["units"].items() if not states[unit].endswith(good)]
+    return [
+        f"{unit} is {states[unit]}"
+        for unit, good in note["units"].items()
+        # Of a unit that is enabled only, the note has no more than that.
+        if good not in {states[unit], f"/{states[unit].partition('/')[2]}"}
+    ]
 
 
 def _tree_drift(target: Path, wanted: str | None) -> list[str]:

@@ -162,6 +162,11 @@ ROWS = {
         "systemctl is-active prometheus-redis-exporter && systemctl is-enabled prometheus-redis-exporter",
         "prometheus-redis-exporter",
     ),
+    "unit stopped": Row(
+        "systemctl stop messwarte-refresh.timer",
+        {"migrations": ["messwarte-refresh.timer is inactive/enabled"]},
+        "systemctl is-active messwarte-refresh.timer",
+    ),
     "unit disabled": Row(
         "systemctl disable --quiet postfix",
         {"mailbox": ["postfix.service is active/disabled"]},
@@ -267,7 +272,7 @@ def test_every_change_by_hand_is_named_and_taken_back(changed: Stack) -> None:
         machine.succeed(row.change)
     wanted: dict[str, list[str]] = {}
     for row in rows.values():
-        wanted |= row.said
+        wanted |= {name: wanted.get(name, []) + said for name, said in row.said.items()}
     found = _differences(changed.lab)
     for name in wanted.keys() | found.keys():
         said, patterns = sorted(found.get(name, [])), sorted(wanted.get(name, []))
