@@ -44,7 +44,7 @@ def _apply(spec: dict[str, Any]) -> None:
     packages.make_users(spec["users"])
     for command in spec["before"]:
         must(command)
-    packages.install(spec["repository_packages"])
+    packages.install(spec["repository_packages"], [])
     for archive in spec["archives"]:
         packages.unpack(archive)
     staged = generations.stage(home, spec["files"])

@@ -108,7 +108,7 @@ def test_rotating_all_leaves_no_use_for_the_old_ones(rotated: Stack) -> None:
     old = _values(rotated)
     assert all(_lets_in(rotated, old).values())
     browser = rotated.client(3000)
-    browser.auth = None
+    browser.auth = httpx.Auth()
     if rotated.has_grafana:
         browser.post("/login", json={"user": "viewer", "password": old["grafana_viewer"]}).raise_for_status()
         assert browser.get("/api/user").status_code == 200
