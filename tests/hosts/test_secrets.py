@@ -3,8 +3,10 @@
 import base64
 import contextlib
 import os
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,28 @@ from tests.hosts.conftest import ROOT, STATE, Stack, bring_up, lab_of
 
 _PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 _DERIVED = ("_scram", "_bcrypt", "_certificate")
+# Prints the arguments of every process that hold a secret of a file, until it is told to stop; notes what else it saw.
+_SAMPLER = """
+import os, pathlib, re, sys, yaml
+file, stop, looks = map(pathlib.Path, sys.argv[1:])
+seen, told = set(), set()
+while not stop.exists():
+    known = yaml.safe_load(file.read_text())
+    values = [re.sub("(?s)-----BEGIN CERT.*?-----END CERTIFICATE-----", "", v) for n, v in known.items() if n != "made"]
+    lines = [l.encode() for v in values for l in v.splitlines() if l and not l.startswith("-----")]
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            arguments = pathlib.Path("/proc", pid, "cmdline").read_bytes()
+        except OSError:
+            continue
+        words = arguments.replace(b"\\0", b" ").strip()
+        if words not in seen:
+            seen.add(words)
+            if any(line in arguments for line in lines) and words not in told:
+                told.add(words)
+                print(words[:60], flush=True)
+looks.write_text("\\n".join(sorted(word[:60].decode(errors="replace") for word in seen)))
+"""
 _KEPT = {"grafana_secret_key", "smtp_password"}
 
 
@@ -164,6 +188,44 @@ def test_one_secret_is_rotated_alone_and_without_a_deploy_at_the_next(rotated: S
     assert changed.keys() == {"redis", "redis_exporter"}
     assert _lets_in(rotated, old)["redis messwarte_monitor"] is False
     assert all(_lets_in(rotated, _values(rotated)).values())
+
+
+def test_no_secret_is_seen_while_a_deploy_brings_it(rotated: Stack, tmp_path: Path) -> None:
+    """Not in any process' arguments, here or on the host, nor in what pyinfra says, however much it is to say."""
+    assert _run(rotated, "secrets", "rotate", "--all", "--no-deploy").returncode == 0
+    # Also what is made of the new ones by the deploy itself.
+    assert _run(rotated, "deploy", "--check").returncode == 1
+    stop, looks = tmp_path / "stop", tmp_path / "looks"
+    command = [sys.executable, "-c", _SAMPLER, str(_file(rotated)), str(stop), str(looks)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sampler:
+        pyinfra = [str(ROOT / ".venv/bin/pyinfra"), "-y", "-vvv", "--debug", "--diff", "inventories/lab.py"]
+        environment = os.environ | {"MESSWARTE_LAB": rotated.lab}
+        said = [
+            subprocess.run([*pyinfra, *what], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+            for what in (
+                ["deploy/stack.py"],
+                ["debug-inventory"],
+                ["fact", "deploy.operations.HostReport", "verb=report"],
+            )
+        ]
+        said += [_run(rotated, "status", "--json"), _run(rotated, "deploy", "--check", "--json")]
+        stop.touch()
+        seen = sampler.communicate(timeout=60)[0]
+    assert [one.returncode for one in said] == [0] * 5, said[0].stderr[-3000:]
+    # A host's processes are this machine's, too: the sampler saw those of the deploy.
+    assert "python3 -I -" in looks.read_text()
+    assert seen == ""
+    texts = "".join(one.stdout + one.stderr for one in said)
+    assert "Starting operation" in texts
+    assert not [name for name, lines in _told(rotated).items() if any(line in texts for line in lines)]
+    _all_works(rotated)
+
+
+def _told(stack: Stack) -> dict[str, list[str]]:
+    """Return the lines of each secret by which one would know it: not certificates, nor PEM's frame."""
+    public = re.compile(r"(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----")
+    found = {name: public.sub("", value).splitlines() for name, value in stack.secrets.items() if name != "made"}
+    return {name: [line for line in lines if line and not line.startswith("-----")] for name, lines in found.items()}
 
 
 def test_list_shows_no_value(rotated: Stack) -> None:
