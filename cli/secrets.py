@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import click
 
 from cli import stack
-from settings import Secrets, SecretsError, Settings
+from settings import Secrets, SecretsError, Settings, certificates
 from settings.known import KNOWN
 
 _inventory = click.option("--inventory", default=stack.LAB_INVENTORY, help="Whose secrets (the lab's).")
@@ -85,6 +85,19 @@ def set_(name: str, inventory: str, lab: str) -> None:  # noqa: ARG001
     except SecretsError as error:
         raise click.ClickException(str(error)) from error
     print(f"stored in {secrets.path}; the next deploy brings it to the hosts")
+
+
+@command.command()
+@_inventory
+@stack.lab_option
+def authority(inventory: str, lab: str) -> None:  # noqa: ARG001
+    """Print the certificate (PEM) by which browsers and other clients trust the hosts; it is no secret."""
+    settings, secrets = stack.secrets(inventory)
+    if settings.network.certificates:
+        raise click.UsageError(f"certificates are given: see ca.pem in {settings.network.certificates}")
+    if "tls_authority" not in secrets.made():
+        raise click.ClickException(f"{secrets.path} has none yet; the first deploy makes it")
+    print(certificates.authority(secrets), end="")
 
 
 def _why_not(name: str, settings: Settings, secrets: Secrets) -> str:
