@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from cli import stack
 from lab import Lab, Machine
 from lab.system import wait_until
 from proof import mail
+from proof.access import Access, load_options
 from proof.alerts import Stack
 from proof.grafana import Grafana
 from proof.prometheus import Prometheus
@@ -56,14 +58,25 @@ class LabStack:
 
     def parts(self) -> Stack:
         """Return how a proof reaches the stack."""
-        password = Secrets(stack.STATE / self.lab / "secrets.yml").get("grafana_viewer")
+        access = self.access
+        viewer = ("viewer", Secrets(self.secrets).get("grafana_viewer"))
         return Stack(
             database=self.machine("postgresql"),
             mailbox=self.machine("mailbox"),
-            erp_url=self.base("erp"),
-            prometheus=Prometheus(self.base("prometheus")),
-            grafana=Grafana(self.base("grafana"), password) if self.url("grafana") else None,
+            erp=load_options(stack.STATE / self.lab, self.base("erp")),
+            prometheus=Prometheus(access.client(self.base("prometheus"))),
+            grafana=Grafana(access.client(self.base("grafana"), viewer)) if self.url("grafana") else None,
         )
+
+    @property
+    def secrets(self) -> Path:
+        """The file of the lab's secrets."""
+        return stack.STATE / self.lab / "secrets.yml"
+
+    @property
+    def access(self) -> Access:
+        """What passes the gates of the lab's hosts."""
+        return Access.of(self.secrets)
 
 
 def wait_for_data(parts: Stack) -> None:

@@ -6,17 +6,18 @@ import click
 
 from cli import stack
 from cli.run import run, tool
+from proof.access import load_options
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @stack.lab_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(lab: str, arguments: tuple[str, ...]) -> None:  # noqa: ARG001
+def command(lab: str, arguments: tuple[str, ...]) -> None:
     """Send requests at a fixed rate to the lab's ERP (or `--url URL`); report latencies and errors."""
-    url: tuple[str, ...] = ()
+    erp: list[str] = []
     if not {"--url", "--help", "-h"} & {argument.partition("=")[0] for argument in arguments}:
-        url = ("--url", address())
-    sys.exit(run([tool("python"), "-m", "erp", "load", *url, *arguments]))
+        erp = load_options(stack.STATE / lab, address())
+    sys.exit(run([tool("python"), "-m", "erp", "load", *erp, *arguments]))
 
 
 def address() -> str:

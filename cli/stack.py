@@ -11,9 +11,9 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from cli.run import ROOT, echo, run, tool
-from deploy.topology import Topology, settings_of
+from deploy.topology import Topology, secrets_of, settings_of
 from deploy.topology import node as node_of
-from settings import SettingsError
+from settings import Secrets, SecretsError, Settings, SettingsError
 
 LAB_INVENTORY = "inventories/lab.py"
 STATE = ROOT / ".lab"
@@ -77,6 +77,18 @@ def check_settings(inventory: str) -> set[str]:
     except SettingsError as error:
         raise UnknownError(str(error)) from error
     return {node.name for node in nodes}
+
+
+def secrets(inventory: str) -> tuple[Settings, Secrets]:
+    """Return settings and secrets of an inventory. Raises UnknownError."""
+    known = {str(host["data"].get("secrets")): host["data"] for host in _hosts(inventory)}
+    if len(known) > 1:
+        raise UnknownError(f"{inventory}: its hosts name several secrets files: {', '.join(sorted(known))}")
+    (data,) = known.values()
+    try:
+        return settings_of(data)[1], secrets_of(data)
+    except (SettingsError, SecretsError) as error:
+        raise UnknownError(str(error)) from error
 
 
 def _hosts(inventory: str) -> list[dict[str, Any]]:

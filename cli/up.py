@@ -14,6 +14,7 @@ from cli.lab_stack import LabStack, wait_for_data
 from cli.run import ROOT
 from deploy import apps
 from lab import Lab, LabError
+from proof.access import load_options
 
 _LAB_PYTHON = "3.13"
 
@@ -42,6 +43,7 @@ def command(hosts: tuple[str, ...], lab: str) -> None:
 
 
 def _tell(found: LabStack, seconds: float) -> None:
+    load_options(stack.STATE / found.lab, found.base("erp"))
     key = os.path.relpath(stack.STATE / found.lab / "id_ed25519", ROOT)
     known = os.path.relpath(stack.STATE / found.lab / "known_hosts", ROOT)
     mailbox = found.machine("mailbox").address
@@ -52,7 +54,9 @@ def _tell(found: LabStack, seconds: float) -> None:
         "Task queue": found.url("tasks"),
         "Prometheus": found.url("prometheus"),
         "Alert mails": shlex.join(read),
-        "Passwords": f"{os.path.relpath(stack.STATE / found.lab / 'secrets.yml', ROOT)} (log in to Grafana as viewer)",
+        "Logins": "viewer (secret grafana_viewer) in Grafana, operator (secret gate_operator) elsewhere",
+        "Secrets": os.path.relpath(found.secrets, ROOT),
+        "Authority": f"{os.path.relpath(found.secrets.with_name('ca.pem'), ROOT)} (browsers warn until they trust it)",
     }
     print(f"\nup in {seconds:.0f} s")
     for name, value in rows.items():

@@ -7,9 +7,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from deploy.topology import LOOPBACK
 
 _HERE = Path(__file__).parent
 
@@ -58,19 +60,36 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class Door:
+    """A TCP port of a service that other hosts may come to: those of some groups, or people.
+
+    A service that speaks HTTP or plain TCP listens on loopback, and the host's gate lets in; `own` is one that listens
+    on the host's address and speaks TLS itself. With `login`, the gate asks for a password.
+    """
+
+    port: int
+    to: tuple[str, ...] = ("monitoring",)
+    people: bool = False
+    login: bool = True
+    protocol: Literal["http", "tcp", "own"] = "http"
+
+
+@dataclass(frozen=True)
 class Component:
     """One service on one host.
 
     Commands run as root in /bin/sh: `before` anything is staged, `validate` in the staged generation,
     `swapped` when it has taken the old one's place, `after` the units were started or reloaded, `ready` until
     they succeed. `probes` print state that is no file; when that changes, the component is applied again. `ports` are
-    those that its units listen on (TCP). `packages` are Debian's; `repository_packages` are of a repository that
-    `before` adds.
+    those that its units listen on (TCP), at the addresses `listens`. `packages` are Debian's; `repository_packages` are
+    of a repository that `before` adds. Units of its packages that are `idle` are kept from running, unless they were
+    there before.
     """
 
     name: str
     packages: tuple[str, ...] = ()
     repository_packages: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     files: tuple[File, ...] = ()
     links: Mapping[str, str] = field(default_factory=dict)
@@ -84,6 +103,8 @@ class Component:
     probes: Mapping[str, str] = field(default_factory=dict)
     timeout: int = 60
     ports: tuple[int, ...] = ()
+    listens: tuple[str, ...] = (LOOPBACK,)
+    doors: tuple[Door, ...] = ()
     url: str | None = None
     detail: str = ""
 
@@ -103,7 +124,7 @@ class Component:
         return {
             **{
                 key: getattr(self, key)
-                for key in ("name", "packages", "users", "before", "validate", "swapped", "after")
+                for key in ("name", "packages", "idle", "users", "before", "validate", "swapped", "after")
             },
             **{key: getattr(self, key) for key in ("ready", "timeout", "url", "detail", "repository_packages")},
             "links": dict(self.links),

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 
 from deploy.alertmanager.deploy import component as alertmanager
+from deploy.backup.deploy import component as backup
+from deploy.backup_store.deploy import component as backup_store
 from deploy.component import Component
 from deploy.database.deploy import component as database
 from deploy.demo_data.deploy import component as demo_data
 from deploy.erp.deploy import component as erp
 from deploy.erp.deploy import load as erp_load
+from deploy.firewall.deploy import component as firewall
+from deploy.gate.deploy import component as gate
 from deploy.grafana.deploy import component as grafana
 from deploy.journal.deploy import component as journal
 from deploy.mailbox.deploy import component as mailbox
@@ -24,8 +28,10 @@ from deploy.tasks.deploy import component as tasks
 COMPONENTS: dict[str, Callable[[Plan], Component | None]] = {
     "journal": journal,
     "node_exporter": node_exporter,
+    "backup_store": backup_store,
     "postgresql": postgresql,
     "database": database,
+    "backup": backup,
     "demo_data": demo_data,
     "migrations": migrations,
     "pgstat_exporter": pgstat_exporter,
@@ -41,7 +47,13 @@ COMPONENTS: dict[str, Callable[[Plan], Component | None]] = {
 }
 
 
+# Made from what the others of the same host let in; before them, so that whoever needs another host finds it open.
+ENTRANCES = {"firewall": firewall, "gate": gate}
+ORDER = (*ENTRANCES, *COMPONENTS)
+
+
 def wanted(plan: Plan) -> dict[str, Component]:
     """Return the components of one host by name, in order."""
-    found = {name: describe(plan) for name, describe in COMPONENTS.items()}
-    return {name: part for name, part in found.items() if part}
+    found = {name: part for name, describe in COMPONENTS.items() if (part := describe(plan))}
+    entrances = {name: part for name, describe in ENTRANCES.items() if (part := describe(plan, found.values()))}
+    return entrances | found

@@ -1,7 +1,6 @@
 """From pyinfra's inventory to a plan: settings, secrets and facts of one host."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from deploy import preflight
@@ -10,20 +9,19 @@ from deploy.components import wanted
 from deploy.facts import Facts
 from deploy.grafana import source
 from deploy.plan import Plan
-from deploy.topology import Topology, settings_of
-from settings import Secrets, Settings, SettingsError
+from deploy.topology import Topology, secrets_of, settings_of
+from settings import Settings, SettingsError
 
 
 def make_plan(host: Any, inventory: Any) -> Plan:
     """Return what decides about one host. Raises SettingsError before anything is touched."""
-    settings_file, settings = settings_of(host.data)
+    _, settings = settings_of(host.data)
     topology = Topology.of(inventory, settings)
     node = next(node for node in topology.nodes if node.name == host.name)
     from_repository = _wants_repository(settings) and "monitoring" in node.groups
     url = f"{settings.grafana.source.repository}/gpg.key" if from_repository else ""
     facts = host.get_fact(Facts, url=url)
-    secrets_file = Path(host.data.get("secrets") or settings_file.with_suffix(".secrets.yml"))
-    secrets = Secrets(secrets_file, keep=os.environ.get("MESSWARTE_KEEP_SECRETS") != "no")
+    secrets = secrets_of(host.data, keep=os.environ.get("MESSWARTE_KEEP_SECRETS") != "no")
     reachable = facts.grafana_reachable or not url
     return Plan(settings, secrets, topology, node, facts, *_grafana(settings, reachable, facts.grafana_there))
 
@@ -43,7 +41,7 @@ def _wants_repository(settings: Settings) -> bool:
 
 def _grafana(settings: Settings, reachable: bool, there: bool) -> tuple[bool, str]:
     """Return whether there is a Grafana after this run, and, where its package cannot be had, the reason."""
-    if settings.grafana.mode == "off":
+    if settings.grafana.mode != "deployed":
         return False, ""
     if reachable:
         return True, ""

@@ -23,4 +23,4 @@ class Facts(FactBase[HostFacts]):
     def process(self, output: Any) -> HostFacts:
         """Return the facts that the program printed."""
         found = json.loads("\n".join(output))
-        return HostFacts(**found | {"listeners": {int(port): tuple(who) for port, who in found["listeners"].items()}})
+        return HostFacts(**found | {"listeners": tuple(tuple(one) for one in found["listeners"])})

@@ -86,13 +86,17 @@ def packages(wanted: dict[str, Component]) -> Generator[StringCommand | FileUplo
     archives = {archive.target: archive for part in wanted.values() for archive in part.archives}
     absent = [archive for target, archive in archives.items() if target not in _report()["archives"]]
     yield from _upload(absent)
-    spec = {"install": sorted(missing), "drop_ins": drop_ins, "archives": [archive.spec for archive in absent]}
-    yield _apply({"name": "packages", **spec})
+    idle = [unit for part in wanted.values() for unit in part.idle]
+    spec = {"install": sorted(missing), "idle": idle, "drop_ins": drop_ins}
+    yield _apply({"name": "packages", **spec, "archives": [archive.spec for archive in absent]})
 
 
 @operation()
-def component(wanted: Component) -> Generator[StringCommand | FileUploadCommand, None, None]:
-    """Bring one component on this host to what is wanted; nothing is sent when it is there already."""
+def component(wanted: Component | None) -> Generator[StringCommand | FileUploadCommand, None, None]:
+    """Bring one component on this host to what is wanted; nothing is sent when it is there already, or None."""
+    if wanted is None:
+        host.noop("is not wanted on this host")
+        return
     found = _report()["components"].get(wanted.name)
     if found and found["digest"] == wanted.digest and not found["drift"]:
         host.noop(f"{wanted.name} is as wanted")
@@ -120,3 +124,9 @@ def roll_back(component_name: str) -> Generator[StringCommand, None, None]:
         host.noop(f"{component_name} is not on this host")
         return
     yield _apply({"name": component_name, "roll_back": component_name})
+
+
+@operation(is_idempotent=False)
+def stop(units: list[str]) -> Generator[StringCommand, None, None]:
+    """Stop units until the next deploy starts them again."""
+    yield StringCommand("systemctl stop", *units)

@@ -1,18 +1,22 @@
 """What a component's description may look at: settings, secrets, the inventory, and facts of its host."""
 
+import functools
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from deploy import apps
 from deploy.component import Archive
-from deploy.topology import Node, Topology
-from settings import Secrets, Settings
+from deploy.topology import LOOPBACK, Endpoint, Node, Topology
+from settings import Secrets, Settings, certificates
+from settings.certificates import HostCertificate
 
 
 @dataclass(frozen=True)
 class HostFacts:
     """Facts of a host: memory and free space (by path) in bytes, clock in seconds since 1970.
 
-    `listeners` names program and systemd unit by TCP port.
+    `listeners` are address, TCP port, program and systemd unit of what listens.
     """
 
     memory: int
@@ -22,7 +26,7 @@ class HostFacts:
     root: bool
     clock: float
     free: dict[str, int]
-    listeners: dict[int, tuple[str, str]]
+    listeners: tuple[tuple[str, int, str, str], ...]
     deployed: bool
     grafana_there: bool
     grafana_reachable: bool
@@ -44,13 +48,54 @@ class Plan:
     def grafana_url(self) -> str | None:
         """The address that people open, or None where there is no Grafana."""
         if not self.grafana:
-            return None
-        return self.settings.grafana.url or f"http://{self.topology.single('monitoring', 3000)}"
+            return self.settings.grafana.url if self.settings.grafana.mode == "existing" else None
+        (monitoring,) = self.topology.members("monitoring")
+        return self.settings.grafana.url or _url(self.topology.endpoint(monitoring, 3000))
 
     @property
-    def listen(self) -> str:
-        """The address on which this host's services listen."""
-        return self.topology.listen(self.node)
+    def grafana_kept(self) -> bool:
+        """Whether a Grafana that runs here goes on as it is, because its package cannot be had just now."""
+        return self.grafana and bool(self.grafana_missing) and self.here("monitoring")
+
+    @property
+    def database(self) -> Endpoint | None:
+        """Where this host reaches PostgreSQL, if there is one."""
+        return self.topology.database(self.node)
+
+    @property
+    def redis(self) -> Endpoint | None:
+        """Where this host reaches Redis, if there is one."""
+        return self.topology.redis(self.node)
+
+    def url(self, port: int) -> str:
+        """Return the address at which people and other hosts reach a service of this host."""
+        return _url(self.topology.endpoint(self.node, port))
+
+    @functools.cached_property
+    def certificate(self) -> HostCertificate:
+        """This host's certificate: given, or of our own authority. Raises SecretsError."""
+        folder = self.settings.network.certificates
+        names = {self.node.address} if folder else {self.node.address, self.node.name, LOOPBACK}
+        if self.here("monitoring") and self.settings.grafana.url:
+            names.add(str(urlsplit(self.settings.grafana.url).hostname))
+        if folder:
+            return certificates.given(Path(folder), self.node.name, names)
+        return certificates.own(self.secrets, self.node.name, names)
+
+    @property
+    def authority(self) -> str:
+        """What this host checks others' certificates by (PEM)."""
+        return self.certificate.authority
+
+    @property
+    def backup_missing(self) -> str:
+        """What to say of a database that nobody has decided about; empty where its backups are on, or off by choice."""
+        if self.settings.postgresql.mode != "deployed" or "backup" in self.settings.model_fields_set:
+            return ""
+        return (
+            "PostgreSQL is deployed WITHOUT BACKUPS: a lost host is a lost database. Say where they go (`backup: "
+            "{mode: deployed, ...}`, docs/settings.md), or, where something else makes them, `backup: {mode: off}`."
+        )
 
     def here(self, group: str) -> bool:
         """Say whether this host belongs to a group."""
@@ -59,3 +104,7 @@ class Plan:
     def app(self, name: str) -> Archive:
         """Return one of our distributions, made for this host's Python."""
         return apps.archive(name, self.facts.python, self.facts.machine)
+
+
+def _url(endpoint: Endpoint) -> str:
+    return f"{'https' if endpoint.tls else 'http'}://{endpoint}"

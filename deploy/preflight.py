@@ -11,6 +11,7 @@ _MEMORY = 512 * 2**20
 # Where a first deploy writes, and how much it may need there; later ones make do with a tenth.
 _FREE = {"/etc": 20 * 2**20, "/opt": 1024 * 2**20, "/var/lib": 1024 * 2**20, "/var/cache/apt": 300 * 2**20}
 _CLOCK_SECONDS = 60
+_EVERY_ADDRESS = ("0.0.0.0", "::", "*")  # noqa: S104  read, not bound
 
 
 def host_findings(facts: HostFacts) -> list[str]:
@@ -38,12 +39,11 @@ def host_findings(facts: HostFacts) -> list[str]:
 
 
 def port_findings(facts: HostFacts, components: Iterable[Component]) -> list[str]:
-    """Return which ports of ours another program listens on."""
+    """Return which ports of ours another program listens on, at an address that we need."""
     return [
         f"port {port}, which {component.name} needs, is taken by {program}" + (f" ({unit})" if unit else "")
         for component in components
-        for port in component.ports
-        if port in facts.listeners
-        for program, unit in [facts.listeners[port]]
+        for address, port, program, unit in facts.listeners
+        if port in component.ports and address in {*component.listens, *_EVERY_ADDRESS}
         if unit not in {one.name for one in component.units}
     ]

@@ -10,7 +10,7 @@ from pyinfra.api.exceptions import PyinfraError
 
 from deploy import operations
 from deploy.apps import AppError
-from deploy.components import COMPONENTS
+from deploy.components import ORDER
 from deploy.context import components, make_plan
 from settings import SecretsError, SettingsError
 
@@ -21,15 +21,16 @@ except (AppError, SecretsError, SettingsError) as error:
     # What an operator can put right is said without a trace.
     raise PyinfraError(str(error)) from None
 
-# A Grafana that runs goes on where its package cannot be had just now.
-kept = ["grafana"] if plan.grafana and plan.grafana_missing and plan.here("monitoring") else []
+kept = ["grafana"] if plan.grafana_kept else []
 operations.only(name="only what is wanted", wanted=[*parts, *kept])
 operations.packages(name="packages", wanted=parts)
 
-# Every host walks through the same list, so that the database is there before what needs it, wherever it is.
-for name in host.loop(list(COMPONENTS)):
-    if name in parts:
-        operations.component(name=name, wanted=parts[name])
+# Every host takes part in every step: pyinfra keeps order only between operations that one host has both of, and the
+# database has to be there before what needs it, wherever that is.
+for name in host.loop(list(ORDER)):
+    operations.component(name=name, wanted=parts.get(name))
 
+if plan.backup_missing and plan.here("database"):
+    logger.warning(plan.backup_missing)
 if plan.grafana_missing and plan.here("monitoring"):
     logger.warning(plan.grafana_missing)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from settings import Settings, SettingsError, load
+from settings import Secrets, Settings, SettingsError, load
 
-GROUPS = ("database", "cache", "monitoring", "worker", "app")
+GROUPS = ("database", "cache", "monitoring", "worker", "app", "backup")
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An address of a service, and the host it runs on (None: outside of the inventory)."""
+    """An address of a service, the host it runs on (None: outside of the inventory), and whether it speaks TLS."""
 
     address: str
     port: int
     host: str | None
+    tls: bool = False
 
     def __str__(self) -> str:
         """Return `address:port`, with an IPv6 address in brackets."""
@@ -41,23 +43,25 @@ class Topology:
         """Take the hosts; raises SettingsError when they cannot work together."""
         self.nodes = sorted(nodes, key=lambda node: node.name)
         self.settings = settings
-        self.private_network = settings.network.plaintext_private_network
+        chosen = settings.network.exposed
+        self.exposed = len(self.nodes) > 1 if chosen is None else chosen
         if missing := self._missing_groups():
             raise SettingsError("\n".join(missing))
-        for group in ("database", "cache", "monitoring"):
+        for group in ("database", "cache", "monitoring", "backup"):
             if len(self.members(group)) > 1:
                 raise SettingsError(f"group `{group}` has more than one host; this version deploys one of each")
-        if len(self.nodes) > 1 and not self.private_network:
+        if len(self.nodes) > 1 and not self.exposed:
             raise SettingsError(
-                "the inventory has several hosts, whose services would have to reach each other without TLS; "
-                "if nobody else can read their network, set `network: {plaintext_private_network: true}`"
+                "network.exposed is false, and the inventory has several hosts, whose services have to reach each other"
             )
+        if trouble := self._backup_trouble():
+            raise SettingsError(trouble)
 
-        for node in self.nodes if self.private_network else ():
-            if not _is_ipv4(node.address):
+        for node in self.nodes if self.exposed else ():
+            if not is_ipv4(node.address):
                 raise SettingsError(
-                    f"host {node.name}: services would listen on `{node.address}`; give the host's IPv4 address in the "
-                    "private network as its data `address` in the inventory"
+                    f"host {node.name}: services would listen on `{node.address}`; give the host's IPv4 address as its "
+                    "data `address` in the inventory"
                 )
 
     def _missing_groups(self) -> list[str]:
@@ -77,45 +81,64 @@ class Topology:
             if not self.members(group) and self._needs_a_host(part, mode := getattr(self.settings, part).mode)
         ]
 
-    @staticmethod
-    def _needs_a_host(part: str, mode: str) -> bool:
-        # An ERP that exists already is scraped on its hosts; other things that exist are outside of the inventory.
-        return mode in {"deployed", "demo"} or (part == "erp" and mode == "existing")
+    def _needs_a_host(self, part: str, mode: str) -> bool:
+        # An ERP that exists already is scraped on its hosts; other things that exist are outside of the inventory,
+        # and what measures them for a Prometheus of yours is on the monitoring host.
+        outside = self.settings.postgresql.existing or self.settings.redis.existing
+        at_work = part == "erp" or (part == "prometheus" and outside is not None)
+        return mode in {"deployed", "demo"} or (at_work and mode == "existing")
+
+    def _backup_trouble(self) -> str:
+        """Return why there is not one place for the backups; empty where there is, or none is needed."""
+        backup, hosts = self.settings.backup, self.members("backup")
+        if backup.mode == "off":
+            return ""
+        place = next((name for name in ("folder", "sftp", "s3") if getattr(backup, name)), None)
+        if not place and not hosts:
+            return (
+                "backup.mode is `deployed`, and there is no place for the backups; name a host in group `backup` of "
+                "the inventory, or set `backup.folder`, `backup.sftp` or `backup.s3`"
+            )
+        if place and hosts:
+            return f"backup: `{place}` and host {hosts[0].name} of group `backup` are two places; leave one of them out"
+        if hosts and "database" in hosts[0].groups:
+            return f"host {hosts[0].name} is in groups `database` and `backup`; a backup has to outlive that host"
+        return ""
 
     @classmethod
     def of(cls, inventory: Any, settings: Settings) -> "Topology":
         """Read pyinfra's inventory."""
         return cls([node(host.name, host.data, host.groups) for host in inventory], settings)
 
-    def members(self, group: str) -> list[Node]:
-        """Return the hosts of a group."""
-        return [node for node in self.nodes if group in node.groups]
-
-    def listen(self, node: Node) -> str:
-        """Return the address on which a host's services listen, and at which everyone reaches them."""
-        return node.address if self.private_network else "127.0.0.1"
+    def members(self, *groups: str) -> list[Node]:
+        """Return the hosts that are in any of the groups."""
+        return [node for node in self.nodes if node.groups & set(groups)]
 
     def endpoint(self, node: Node, port: int) -> Endpoint:
-        """Return a service of a host."""
-        return Endpoint(self.listen(node), port, node.name)
+        """Return a service of a host as everyone reaches it: through the host's gate, where there is one."""
+        return Endpoint(node.address if self.exposed else LOOPBACK, port, node.name, tls=self.exposed)
 
-    def single(self, group: str, port: int) -> Endpoint | None:
-        """Return the service of the one host of a group, or None when the group is empty."""
-        nodes = self.members(group)
-        return self.endpoint(nodes[0], port) if nodes else None
-
-    def database(self) -> Endpoint | None:
+    def database(self, seen_from: Node) -> Endpoint | None:
         """Return where PostgreSQL is, deployed or existing."""
         part = self.settings.postgresql
-        return _existing(part.existing.address) if part.existing else self._deployed(part.mode, "database", 5432)
+        return _existing(part.existing.address) if part.existing else self._near(part.mode, "database", 5432, seen_from)
 
-    def redis(self) -> Endpoint | None:
+    def redis(self, seen_from: Node) -> Endpoint | None:
         """Return where Redis is, deployed or existing."""
         part = self.settings.redis
-        return _existing(part.existing.address) if part.existing else self._deployed(part.mode, "cache", 6379)
+        return _existing(part.existing.address) if part.existing else self._near(part.mode, "cache", 6379, seen_from)
 
-    def _deployed(self, mode: str, group: str, port: int) -> Endpoint | None:
-        return self.single(group, port) if mode == "deployed" else None
+    def _near(self, mode: str, group: str, port: int, seen_from: Node) -> Endpoint | None:
+        """Return the service of the one host of a group; over loopback where that is the same host."""
+        if mode != "deployed":
+            return None
+        (owner,) = self.members(group)
+        return Endpoint(LOOPBACK, port, owner.name) if owner == seen_from else self.endpoint(owner, port)
+
+    def backup_store(self) -> Endpoint | None:
+        """Return where the inventory's own host keeps backups: SSH, so at its own address in any case."""
+        hosts = self.members("backup") if self.settings.backup.mode == "deployed" else []
+        return Endpoint(hosts[0].address, 2222, hosts[0].name) if hosts else None
 
 
 def node(name: str, data: Any, groups: Iterable[str]) -> Node:
@@ -132,7 +155,18 @@ def settings_of(data: Any) -> tuple[Path, Settings]:
     return path, _load(path)
 
 
+def secrets_of(data: Any, *, keep: bool = True) -> Secrets:
+    """Return the secrets that a host's data name, read once in a run. Raises SecretsError."""
+    path = Path(data.get("secrets") or settings_of(data)[0].with_suffix(".secrets.yml"))
+    return _open(path.absolute(), keep, data.get("age_identity"))
+
+
 _load = functools.cache(load)
+
+
+@functools.cache
+def _open(path: Path, keep: bool, identity: str | None) -> Secrets:
+    return Secrets(path, keep=keep, identity=identity)
 
 
 def _existing(address: str) -> Endpoint:
@@ -140,7 +174,8 @@ def _existing(address: str) -> Endpoint:
     return Endpoint(name.strip("[]"), int(port), None)
 
 
-def _is_ipv4(address: str) -> bool:
+def is_ipv4(address: str) -> bool:
+    """Say whether a text is an IPv4 address."""
     try:
         return bool(ipaddress.IPv4Address(address))
     except ValueError:

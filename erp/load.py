@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import contextlib
 import json
+import netrc
 import signal
+import ssl
 import sys
 import time
 from collections import Counter, defaultdict
@@ -27,6 +29,8 @@ _END_SECONDS = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument("--url", required=True, help="the ERP, such as http://127.0.0.1:8000")
+    parser.add_argument("--cacert", metavar="FILE", help="the authority of an ERP's own certificate (PEM)")
+    parser.add_argument("--netrc-file", metavar="FILE", help="login and password by host, where one has to log in")
     parser.add_argument("--rate", type=_number(_MAX_RATE), default=5.0, help="requests per second (5)")
     parser.add_argument("--duration", type=_number(_MAX_SECONDS), default=60.0, help="seconds (60)")
     parser.add_argument(
@@ -143,6 +147,8 @@ def run(options: argparse.Namespace) -> int:
     """Load the ERP and report; 1 when no request succeeded. Raises ErpError when the ERP cannot be asked at all."""
     try:
         results = asyncio.run(_run(options))
+    except (OSError, netrc.NetrcParseError) as error:
+        raise ErpError(f"--cacert or --netrc-file: {error}") from error
     except httpx.HTTPError as error:
         raise ErpError(f"{options.url}: {str(error) or type(error).__name__}") from error
     endpoints = results.endpoints()
@@ -158,7 +164,11 @@ def run(options: argparse.Namespace) -> int:
 async def _run(options: argparse.Namespace) -> Results:
     limits = httpx.Limits(max_connections=options.concurrency, max_keepalive_connections=options.concurrency)
     timeout = httpx.Timeout(_REQUEST_SECONDS)
-    async with httpx.AsyncClient(base_url=options.url, limits=limits, timeout=timeout, trust_env=False) as client:
+    login = httpx.NetRCAuth(options.netrc_file) if options.netrc_file else None
+    trusted = ssl.create_default_context(cafile=options.cacert)
+    async with httpx.AsyncClient(
+        base_url=options.url, auth=login, verify=trusted, limits=limits, timeout=timeout, trust_env=False
+    ) as client:
         await _wait_for(client)
         mix = Mix(options.mix, await discover(client), options.seed)
         progress = Progress("load", round(options.rate * options.duration), "requests", line_seconds=60)

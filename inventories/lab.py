@@ -17,12 +17,12 @@ _data = {
     "secrets": str(_state / "secrets.yml"),
 }
 
-# One host carries everything; with several, each group has the host of its name.
+# One host carries everything; with several, each group has the hosts of its name (worker, worker2, ...).
 _names = [name for name, _ in _hosts]
 
 
 def _members(group: str) -> list[str]:
-    return [group] if group in _names else _names[:1]
+    return [name for name in _names if name.rstrip("0123456789") == group] or _names[:1]
 
 
 all = (_hosts, _data)  # noqa: A001  pyinfra's name
@@ -31,3 +31,4 @@ cache = _members("cache")
 monitoring = _members("monitoring")
 worker = _members("worker")
 app = _members("app")
+backup = [name for name in _names if name == "backup"]

@@ -16,11 +16,11 @@ _MINUTES = 4 * 60
 
 @dataclass
 class Stack:
-    """A deployed stack: how each part is reached."""
+    """A deployed stack: how each part is reached, the ERP by options of `erp load`."""
 
     database: Machine
     mailbox: Machine
-    erp_url: str
+    erp: list[str]
     prometheus: Prometheus
     grafana: Grafana | None
 
@@ -55,8 +55,8 @@ def prove(stack: Stack, progress: Progress) -> list[Course]:
         return check
 
     with (
-        disturbances.requests(stack.erp_url, "posting", 8, 2 * _MINUTES),
-        disturbances.requests(stack.erp_url, "burst", 40, 2 * _MINUTES),
+        disturbances.requests(stack.erp, "posting", 8, 2 * _MINUTES),
+        disturbances.requests(stack.erp, "burst", 40, 2 * _MINUTES),
     ):
         check = arrived("firing")
 

@@ -17,9 +17,9 @@ _WAITING = (
 
 
 @contextlib.contextmanager
-def requests(url: str, mix: str, rate: float, seconds: float) -> Iterator[None]:
-    """Send requests to the ERP meanwhile; the workload ends with the block."""
-    command = [sys.executable, "-m", "erp", "load", "--url", url, "--mix", mix]
+def requests(erp: list[str], mix: str, rate: float, seconds: float) -> Iterator[None]:
+    """Send requests to the ERP, given as options of `erp load`, meanwhile; the workload ends with the block."""
+    command = [sys.executable, "-m", "erp", "load", *erp, "--mix", mix]
     command += ["--rate", str(rate), "--duration", str(seconds), "--json"]
     load = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -7,11 +7,11 @@ import httpx
 
 
 class Prometheus:
-    """A Prometheus server by its address, for example `http://10.81.70.10:9090`."""
+    """A Prometheus server."""
 
-    def __init__(self, url: str) -> None:
-        """Name a server; nothing is asked yet."""
-        self._client = httpx.Client(base_url=url, timeout=10, trust_env=False)
+    def __init__(self, client: httpx.Client) -> None:
+        """Take a client of it; nothing is asked yet."""
+        self._client = client
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the samples of an instant query, those that are no number left out. Raises httpx.HTTPError."""

@@ -1,7 +1,7 @@
 """Alertmanager: routes, receivers and templates as alert_rules renders them, secrets as credentials."""
 
 from alert_rules import alertmanager
-from deploy.component import Component, File, Unit, curl, render
+from deploy.component import Component, Door, File, Unit, curl, render
 from deploy.plan import Plan
 
 
@@ -18,8 +18,8 @@ def component(plan: Plan) -> Component | None:
         grafana_url=plan.grafana_url,
         interval_factor=plan.settings.timing.interval_factor,
     )
-    drop_in = render("alertmanager/templates/drop-in.conf.j2", credentials=sorted(secrets), listen=plan.listen)
-    url = f"http://{plan.listen}:9093"
+    drop_in = render("alertmanager/templates/drop-in.conf.j2", credentials=sorted(secrets))
+    local = "http://127.0.0.1:9093"
     return Component(
         "alertmanager",
         packages=("prometheus-alertmanager", "curl"),
@@ -32,11 +32,12 @@ def component(plan: Plan) -> Component | None:
         units=(Unit("prometheus-alertmanager.service", reload_for=tuple(rendered)),),
         validate=("amtool check-config alertmanager.yml",),
         ready=(
-            curl(f"{url}/-/ready"),
-            f"curl -fsS --max-time 2 {url}/metrics | grep -qx 'alertmanager_config_last_reload_successful 1'",
+            curl(f"{local}/-/ready"),
+            f"curl -fsS --max-time 2 {local}/metrics | grep -qx 'alertmanager_config_last_reload_successful 1'",
         ),
         ports=(9093,),
-        url=f"{url}/api/v2/status",
+        doors=(Door(9093, people=True),),
+        url=f"{plan.url(9093)}/api/v2/status",
         detail=_receivers(plan),
     )
 

@@ -1,7 +1,7 @@
 """The demo ERP and, if wanted, a steady load on it."""
 
 from deploy import apps
-from deploy.component import Component, File, Unit, curl, render
+from deploy.component import Component, Door, File, Unit, curl, render
 from deploy.plan import Plan
 
 _T = "erp/templates"
@@ -11,18 +11,16 @@ _USER = 'u messwarte-erp - "Demo ERP"'
 
 def component(plan: Plan) -> Component | None:
     """Return the demo ERP for an application host."""
-    database = plan.topology.database()
+    database = plan.database
     if plan.settings.erp.mode != "demo" or database is None or not plan.here("app"):
         return None
     app = plan.app("erp")
     unit = render(
         f"{_T}/{_UNIT}.j2",
         app=apps.current("erp"),
-        database=database,
-        listen=plan.listen,
+        database=apps.database(database, "erp"),
         metrics_port=plan.settings.erp.metrics_port,
     )
-    url = f"http://{plan.listen}:8000"
     return Component(
         "erp",
         packages=("python3", "libpq5", "curl"),
@@ -32,12 +30,14 @@ def component(plan: Plan) -> Component | None:
             File(_UNIT, unit),
             File("password", plan.secrets.get("postgres_erp_app"), 0o600),
             File("release", app.target),
+            *([File("ca.pem", plan.authority)] if database.tls else []),
         ),
         links={f"/etc/systemd/system/{_UNIT}": _UNIT},
         units=(Unit(_UNIT),),
-        ready=(curl(f"{url}/healthz"),),
+        ready=(curl("http://127.0.0.1:8000/healthz"),),
         ports=(8000, plan.settings.erp.metrics_port),
-        url=f"{url}/",
+        doors=(Door(8000, to=(), people=True), Door(plan.settings.erp.metrics_port)),
+        url=f"{plan.url(8000)}/",
         detail=f"database {database}",
     )
 
@@ -48,7 +48,7 @@ def load(plan: Plan) -> Component | None:
     if component(plan) is None or not rate:
         return None
     app = plan.app("erp")
-    unit = render(f"{_T}/{_LOAD}.j2", app=apps.current("erp"), listen=plan.listen, rate=rate)
+    unit = render(f"{_T}/{_LOAD}.j2", app=apps.current("erp"), rate=rate)
     return Component(
         "erp_load",
         users=(_USER,),

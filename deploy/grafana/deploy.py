@@ -1,12 +1,13 @@
 """Grafana: own secret key and passwords, data source, dashboards and home dashboard provisioned."""
 
 import dashboards
-from deploy.component import Archive, Component, File, Unit, curl, render
+from deploy.component import Archive, Component, Door, File, Unit, curl, render
 from deploy.grafana import source
 from deploy.plan import Plan
 
 _T = "grafana/templates"
 _UNIT = "grafana-server.service"
+DOOR = Door(3000, people=True, login=False)
 _PACKAGED_HOME = "/usr/share/grafana"
 
 
@@ -23,7 +24,7 @@ def component(plan: Plan) -> Component | None:
         home = _PACKAGED_HOME if package.is_deb else f"{archive.target}/{package.top}"
     own_unit = home != _PACKAGED_HOME
     files = _files(plan, home, own_unit)
-    url = f"http://{plan.listen}:3000"
+    local = "http://127.0.0.1:3000"
     unit_link = {f"/etc/systemd/system/{_UNIT}": _UNIT} if own_unit else {}
     return Component(
         "grafana",
@@ -37,12 +38,13 @@ def component(plan: Plan) -> Component | None:
         units=(Unit(_UNIT),),
         # The accounts need a Grafana that answers; its first start makes the database.
         after=(
-            f"for i in $(seq 600); do {curl(url + '/api/health')} 2>&1 && break; sleep 0.1; done",
+            f"for i in $(seq 600); do {curl(local + '/api/health')} 2>&1 && break; sleep 0.1; done",
             "python3 -I accounts.py",
         ),
-        ready=(curl(f"{url}/api/health"),),
+        ready=(curl(f"{local}/api/health"),),
         timeout=90,
         ports=(3000,),
+        doors=(DOOR,),
         url=plan.grafana_url,
         detail="users admin and viewer",
     )
@@ -58,14 +60,14 @@ def _files(plan: Plan, home: str, own_unit: bool) -> tuple[File, ...]:
         "--config=/etc/messwarte/grafana/current/grafana.ini",
     ]
     texts = {
-        "grafana.ini": render(
-            f"{_T}/grafana.ini.j2", listen=plan.listen, url=plan.grafana_url, credentials=credentials
-        ),
+        "grafana.ini": render(f"{_T}/grafana.ini.j2", url=plan.grafana_url, credentials=credentials),
         "drop-in.conf": render(f"{_T}/drop-in.conf.j2", home=home, own_unit=own_unit),
-        "accounts.py": render(f"{_T}/accounts.py.j2", listen=plan.listen, cli=cli),
+        "accounts.py": render(f"{_T}/accounts.py.j2", cli=cli),
         "provisioning/datasources/messwarte.yml": render(
             f"{_T}/datasources.yml.j2",
-            prometheus=plan.topology.single("monitoring", 9090),
+            prometheus=plan.settings.prometheus.existing.address
+            if plan.settings.prometheus.existing
+            else "127.0.0.1:9090",
             scrape_interval=f"{scrape:g}s",
         ),
         "provisioning/dashboards/messwarte.yml": render(f"{_T}/dashboards.yml.j2"),

@@ -41,12 +41,12 @@ def _apply(spec: dict[str, Any]) -> None:
     current = home / "current"
     old, begun = notes.read_note(name), notes.read_begun(name)
     previous = current.resolve() if current.exists() else None
-    packages.install(spec["packages"])
+    packages.install(spec["packages"], spec["idle"])
     for line in spec["users"]:
         must(f"systemd-sysusers --inline {shlex.quote(line)}")
     for command in spec["before"]:
         must(command)
-    packages.install(spec["repository_packages"])
+    packages.install(spec["repository_packages"], [])
     for archive in spec["archives"]:
         packages.unpack(archive)
     staged = generations.stage(home, spec["files"])

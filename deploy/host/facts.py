@@ -20,15 +20,16 @@ def reachable(url: str) -> bool:
         return False
 
 
-def listeners() -> dict[int, tuple[str, str]]:
-    """Return program and systemd unit by the TCP port that they listen on."""
+def listeners() -> list[tuple[str, int, str, str]]:
+    """Return address, TCP port, program and systemd unit of everything that listens."""
     shown = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=False).stdout
-    found = {}
+    found = set()
     for line in shown.splitlines():
-        port = line.split()[3].rpartition(":")[2]
+        address, _, port = line.split()[3].rpartition(":")
         owner = re.search(r'\("([^"]+)",pid=(\d+)', line)
-        found[int(port)] = (owner[1], _unit(owner[2])) if owner else ("an unknown program", "")
-    return found
+        program = (owner[1], _unit(owner[2])) if owner else ("an unknown program", "")
+        found.add((address.partition("%")[0].strip("[]"), int(port), *program))
+    return sorted(found)
 
 
 def _unit(pid: str) -> str:

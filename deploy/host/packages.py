@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.host import notes
-from deploy.host.system import ApplyError, missing_packages, must, shell
+from deploy.host.system import ApplyError, missing_packages, must, shell, unit_files
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
@@ -28,8 +28,11 @@ _POLICY_TEXT = (
 )
 
 
-def install(packages: list[str]) -> None:
-    """Install the packages that are missing, without starting their daemons; mends what an interrupted run left."""
+def install(packages: list[str], idle: list[str]) -> None:
+    """Install the packages that are missing, without starting their daemons; mends what an interrupted run left.
+
+    Units that are `idle` come with missing packages and are not ours to run: they are masked before they are there.
+    """
     _wait_for_dpkg()
     if _POLICY.exists() and _POLICY.read_text() == _POLICY_TEXT:
         _POLICY.unlink()
@@ -38,6 +41,9 @@ def install(packages: list[str]) -> None:
             must("dpkg --configure -a")
     missing = missing_packages(packages)
     if missing:
+        for unit in idle:
+            if not unit_files(unit):
+                must(f"systemctl mask --quiet {unit}")
         _apt_install(" ".join(missing))
 
 
@@ -55,7 +61,7 @@ def get_ahead(spec: dict[str, Any]) -> None:
             path.write_text(_GUARD_TEXT)
     with ThreadPoolExecutor(1) as pool:
         unpacked = [pool.submit(_extract, archive, notes.AHEAD / archive["sha256"]) for archive in spec["archives"]]
-        install(spec["install"])
+        install(spec["install"], spec["idle"])
         for one in unpacked:
             one.result()
 

@@ -1,7 +1,8 @@
 """PostgreSQL 17: Debian's cluster `main`, our settings beside Debian's, narrow pg_hba."""
 
-from deploy.component import Component, File, Unit, render
+from deploy.component import Component, Door, File, Unit, render
 from deploy.plan import Plan
+from deploy.topology import LOOPBACK
 from settings.values import seconds, size_bytes
 
 _T = "postgresql/templates"
@@ -19,17 +20,29 @@ def component(plan: Plan) -> Component | None:
     if settings.mode != "deployed" or not plan.here("database"):
         return None
     memory = size_bytes(settings.memory) if settings.memory else plan.facts.memory
-    clients = {plan.topology.listen(node) for group in ("app", "worker") for node in plan.topology.members(group)}
+    clients = plan.topology.members("app", "worker")
+    remote = sorted(node.address for node in clients if node != plan.node)
+    listens = (LOOPBACK, *([plan.node.address] if remote else []))
     values = {
-        "listen_addresses": ", ".join(sorted({"127.0.0.1", plan.listen})),
+        "listen_addresses": ", ".join(listens),
         "max_connections": settings.max_connections,
         "memory_mb": memory // 2**20,
         # PostgreSQL knows other units, and ends at 24 days.
         "slow_query_ms": min(round(seconds(settings.slow_query) * 1000), 2**31 - 1),
-        "clients": [f"{address}/32" for address in sorted(clients)],
-        "monitors": [],
+        "local_clients": plan.node in clients,
+        "remote_clients": remote,
+        "backup": plan.settings.backup if plan.settings.backup.mode == "deployed" else None,
+        "archive_timeout": max(1, round(seconds(plan.settings.backup.archive_timeout))),
     }
-    plain = ("messwarte.conf", "pg_hba.conf", "pg_ident.conf", "check.conf", "overrides.sql")
+    tls = _tls(plan) if remote else ()
+    plain = (
+        "messwarte.conf",
+        "pg_hba.conf",
+        "pg_ident.conf",
+        "check.conf",
+        "overrides.sql",
+        *(file.path for file in tls),
+    )
     return Component(
         "postgresql",
         packages=("postgresql-17",),
@@ -37,8 +50,9 @@ def component(plan: Plan) -> Component | None:
             File("messwarte.conf", render(f"{_T}/messwarte.conf.j2", **values)),
             File("pg_hba.conf", render(f"{_T}/pg_hba.conf.j2", **values), 0o640, "root:postgres"),
             File("pg_ident.conf", render(f"{_T}/pg_ident.conf.j2"), 0o640, "root:postgres"),
-            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN)),
+            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN, backup=values["backup"])),
             File("overrides.sql", render(f"{_T}/overrides.sql.j2")),
+            *tls,
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
         ),
         links={
@@ -46,7 +60,7 @@ def component(plan: Plan) -> Component | None:
             f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf",
         },
         # The unit template is enabled by Debian's postgresql.service and its generator.
-        units=(Unit(_UNIT, reload_for=plain, enable=False),),
+        units=(Unit(_UNIT, reload_for=(*plain, *(file.path for file in tls)), enable=False),),
         validate=(f'runuser -u postgres -- {_BIN}/postgres -C shared_buffers -c config_file="$PWD/check.conf"',),
         swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
         after=(
@@ -55,9 +69,18 @@ def component(plan: Plan) -> Component | None:
             f"|| {{ journalctl --no-pager --quiet --lines 9 --output cat --unit {_UNIT}; exit 1; }}",
         ),
         ports=(5432,),
+        listens=listens,
+        doors=(Door(5432, to=("app", "worker"), protocol="own"),),
         ready=(f"{PSQL} -c 'SELECT 1'",),
         probes={"settings": f'{PSQL} -c "{_SETTINGS}"'},
         # A server that recovers from a crash takes its time.
         timeout=600,
         detail=f"port 5432, {values['memory_mb']} MB, {settings.max_connections} sessions",
+    )
+
+
+def _tls(plan: Plan) -> tuple[File, ...]:
+    return (
+        File("tls/server.pem", plan.certificate.chain),
+        File("tls/server.key", plan.certificate.key, 0o640, "root:postgres"),
     )

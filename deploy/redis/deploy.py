@@ -2,7 +2,7 @@
 
 import hashlib
 
-from deploy.component import Component, File, Unit, render
+from deploy.component import Component, Door, File, Unit, render
 from deploy.plan import Plan
 from settings.values import size_bytes
 
@@ -20,14 +20,14 @@ def component(plan: Plan) -> Component | None:
         tasks_hash=_hash(plan.secrets.get("redis_erp_tasks")),
         monitor_hash=_hash(monitor),
     )
-    ping = f"redis-cli -h {plan.listen} --user messwarte_monitor --no-auth-warning ping"
+    ping = "redis-cli --user messwarte_monitor --no-auth-warning ping"
     return Component(
         "redis",
         packages=("redis-server",),
         files=(
             File(
                 "redis.conf",
-                render(f"{_T}/redis.conf.j2", listen=plan.listen, memory=size_bytes(settings.memory)),
+                render(f"{_T}/redis.conf.j2", memory=size_bytes(settings.memory)),
             ),
             File("users.acl", users, 0o640, "root:redis"),
             File("monitor_password", monitor, 0o600),
@@ -38,6 +38,7 @@ def component(plan: Plan) -> Component | None:
         # The password is in the environment of root's own process, never an argument.
         ready=(f'REDISCLI_AUTH="$(cat /etc/messwarte/redis/current/monitor_password)" {ping} | grep -qx PONG',),
         ports=(6379,),
+        doors=(Door(6379, to=("worker",), protocol="tcp"),),
         detail=f"port 6379, {settings.memory}, append-only file",
     )
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from lab import Lab, Machine
+from proof.access import Access
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # In the checkout, where inventories/lab.py looks; a test run that was killed is cleaned up by the next one.
@@ -57,6 +59,11 @@ class Stack:
     def secrets(self) -> dict[str, str]:
         """The secrets that the first deploy made."""
         return dict(yaml.safe_load((STATE / self.lab / "secrets.yml").read_text()))
+
+    def client(self, port: int, host: str | None = None) -> httpx.Client:
+        """Return a client of a service that passes the gate of a host as the operator."""
+        machine = self.machines[host] if host else self.machine
+        return Access.of(STATE / self.lab / "secrets.yml").client(f"https://{machine.address}:{port}")
 
     def start(self, settings: Path = LAB_SETTINGS, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
         """Start a deploy."""

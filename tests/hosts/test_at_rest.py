@@ -22,7 +22,7 @@ def quiet() -> Iterator[Stack]:
 @pytest.mark.long
 def test_nothing_but_the_dead_mans_switch_fires_for_15_minutes(quiet: Stack) -> None:
     """At production's intervals, from the first scrape on; the mailbox agrees with Prometheus."""
-    prometheus = Prometheus(f"http://{quiet.machine.address}:9090")
+    prometheus = Prometheus(quiet.client(9090))
     scrapes = f'count_over_time(up{{job="prometheus"}}[{_MINUTES}m:15s])'
     wait_until(lambda: prometheus.value(scrapes) >= _MINUTES * 4 - 1, "15 minutes of scrapes", _MINUTES * 60 + 120, 5)
     fired = prometheus.query(f'count by (alertname) (count_over_time(ALERTS{{alertstate="firing"}}[{_MINUTES + 2}m]))')

@@ -1,6 +1,7 @@
 """A deployed host: what a second run, drift, a reboot, a mistake and a kill do to it."""
 
 import re
+import ssl
 from pathlib import Path
 
 import httpx
@@ -17,15 +18,15 @@ def _psql(machine: Machine, statement: str, database: str = "erp") -> str:
     return machine.succeed(f'{_PSQL} -d {database} -c "{statement}"').strip()
 
 
-def _targets(address: str) -> dict[str, str]:
-    answer = httpx.get(f"http://{address}:9090/api/v1/targets?state=active", trust_env=False)
+def _targets(stack: Stack) -> dict[str, str]:
+    answer = stack.client(9090).get("/api/v1/targets", params={"state": "active"})
     found = answer.json()["data"]["activeTargets"]
     return {f"{one['labels']['job']} {one['scrapeUrl']}": one["health"] for one in found}
 
 
 def _wait_for_targets(machine: Machine) -> None:
     """Wait until no target is down or has not been asked yet."""
-    query = f"curl -fsS http://{machine.address}:9090/api/v1/targets?state=active"
+    query = "curl -fsS http://127.0.0.1:9090/api/v1/targets?state=active"
     machine.wait_until_succeeds(
         f"""{query} | grep -q '"health":"up"' && ! {query} | grep -qE '"health":"(down|unknown)"'"""
     )
@@ -45,7 +46,7 @@ def test_everything_returns_after_a_reboot(stack: Stack) -> None:
     """All targets are up again without a deploy, and the next one changes nothing."""
     stack.machine.reboot()
     _wait_for_targets(stack.machine)
-    jobs = {target.split()[0] for target in _targets(stack.machine.address)}
+    jobs = {target.split()[0] for target in _targets(stack)}
     grafana = {"grafana"} if stack.has_grafana else set()
     assert jobs == {"prometheus", "alertmanager", "node", "postgres", "redis", "erp", "tasks"} | grafana
     assert stack.machine.succeed("systemctl is-system-running --wait").strip() == "running"
@@ -139,19 +140,18 @@ def test_wrong_setting_stops_before_anything_is_touched(stack: Stack, tmp_path: 
 def test_component_that_is_switched_off_goes_and_its_data_stay(mended: Stack, tmp_path: Path) -> None:
     """Unit, links and files of Redis and of what needs it are gone; its data, and everything else, stay."""
     machine = mended.machine
-    api = f"http://{machine.address}:8010"
-    job = httpx.post(f"{api}/tasks/reports/monatsbericht", json={"monat": "2026-10"}, trust_env=False).json()
-    done = f"curl -fsS {api}{job['status_url']} | tee /dev/stderr | grep -q '\"succeeded\"'"
+    job = mended.client(8010).post("/tasks/reports/monatsbericht", json={"monat": "2026-10"}).json()
+    done = f"curl -fsS http://127.0.0.1:8010{job['status_url']} | tee /dev/stderr | grep -q '\"succeeded\"'"
     machine.wait_until_succeeds(done)
     run = mended.deploy(mended.settings(tmp_path, redis={"mode": "off"}))
     assert run.status == 0, run.said
-    assert set(run.changed) == {"only what is wanted", "prometheus"}
+    assert set(run.changed) == {"only what is wanted", "gate", "prometheus"}
     machine.fail("systemctl is-active redis-server", "systemctl is-enabled messwarte-tasks-worker")
     gone = machine.succeed("ls /etc/messwarte /opt/messwarte; find /etc/systemd -name 'messwarte*'; ss -Hltn")
     assert not re.search(r"redis|tasks|:6379|:9121|:801\d", gone)
-    assert not any(target.startswith(("redis", "tasks")) for target in _targets(machine.address))
+    assert not any(target.startswith(("redis", "tasks")) for target in _targets(mended))
     back = mended.deploy()
-    assert set(back.changed) == {"only what is wanted", "redis", "redis_exporter", "tasks", "prometheus"}
+    assert set(back.changed) == {"only what is wanted", "gate", "redis", "redis_exporter", "tasks", "prometheus"}
     machine.wait_until_succeeds(done)
     _wait_for_targets(machine)
 
@@ -167,13 +167,45 @@ def test_grafana_goes_on_where_its_package_cannot_be_had(mended: Stack, tmp_path
     mended.machine.succeed("systemctl is-active grafana-server")
 
 
-def test_nothing_listens_beyond_loopback_and_the_labs_address(stack: Stack) -> None:
-    """TCP and UDP; sshd is how the deploy gets in."""
-    sockets = stack.machine.succeed("ss -Hltun").splitlines()
-    local = [line.split()[4] for line in sockets]
-    open_to_all = [one for one in local if not one.startswith(("127.0.0.", "[::1]", f"{stack.machine.address}:"))]
-    assert sorted(open_to_all) == ["0.0.0.0:22", "[::]:22"]
-    assert f"{stack.machine.address}:5432" in local
+def test_nothing_but_the_gate_listens_beyond_loopback(stack: Stack) -> None:
+    """TCP and UDP; sshd is how the deploy gets in. The broker and the database are needed by this host alone."""
+    sockets = stack.machine.succeed("ss -Hltunp").splitlines()
+    beyond = {line.split()[4]: line for line in sockets if not line.split()[4].startswith(("127.0.0.", "[::1]"))}
+    assert {where for where, line in beyond.items() if "nginx" not in line} == {"0.0.0.0:22", "[::]:22"}
+    ports = {3000} if stack.has_grafana else set()
+    ports |= {8000, 8001, 8010, 8011, 8012, 9090, 9093, 9100, 9121, 9187}
+    assert {where for where, line in beyond.items() if "nginx" in line} == {
+        f"{stack.machine.address}:{port}" for port in ports
+    }
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
+def test_every_door_refuses_who_has_no_password_and_who_speaks_no_tls(stack: Stack) -> None:
+    """Without a login, with a wrong one, over plain HTTP, and with a TLS version that is broken: nothing is told."""
+    machine = stack.machine
+    doors = re.findall(rf"{re.escape(machine.address)}:(\d+)", machine.succeed("ss -Hltn"))
+    assert len(doors) >= 10
+    old = ssl.create_default_context()
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    # What this machine's OpenSSL would refuse by itself must be left to the gate.
+    old.set_ciphers("DEFAULT@SECLEVEL=0")
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    for port in map(int, doors):
+        client = stack.client(port)
+        path = "/api/dashboards/home" if port == 3000 else "/"
+        for login in (None, ("operator", "wrong"), ("prometheus", ""), ("admin", "admin")):
+            answer = client.get(path, auth=login)
+            assert answer.status_code == 401, (port, login, answer.text)
+        assert httpx.get(f"http://{machine.address}:{port}/", trust_env=False).status_code == 301
+        with pytest.raises(httpx.ConnectError, match="protocol version"):
+            httpx.get(f"https://{machine.address}:{port}/", trust_env=False, verify=old)
+    assert stack.client(3000).get("/metrics", auth=None).status_code == 401 or not stack.has_grafana
+
+
+def _private_lines(value: str) -> list[str]:
+    """Return the lines of a secret that tell it: not those of certificates, nor of PEM's frame."""
+    key = re.sub(r"(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", "", value)
+    return [line for line in key.splitlines() if line and not line.startswith("-----")]
 
 
 def test_no_secret_can_be_read_by_others(stack: Stack, tmp_path: Path) -> None:
@@ -184,7 +216,9 @@ def test_no_secret_can_be_read_by_others(stack: Stack, tmp_path: Path) -> None:
         secrets
     )
     patterns = tmp_path / "patterns"
-    patterns.write_text("".join(f"{value}\n" for value in secrets.values()))
+    # Of keys that have many lines, each line that is not public.
+    private = {line for value in secrets.values() for line in _private_lines(value)}
+    patterns.write_text("".join(f"{line}\n" for line in private))
     stack.machine.copy_to_host(patterns, "/root/patterns")
     stack.machine.succeed("chmod 600 /root/patterns")
     search = "grep -lF -f /root/patterns"
@@ -193,7 +227,8 @@ def test_no_secret_can_be_read_by_others(stack: Stack, tmp_path: Path) -> None:
     grafana = {"grafana"} if stack.has_grafana else set()
     holders = {path.split("/")[3] for path in found}
     assert holders >= {"database", "erp", "redis", "redis_exporter", "tasks"} | grafana
-    assert stack.machine.succeed(f"stat -c '%U %a' {' '.join(found)} | sort -u") == "root 600\n"
+    modes = stack.machine.succeed(f"stat -c '%U:%G %a' {' '.join(found)} | sort -u").splitlines()
+    assert set(modes) <= {"root:root 600", "root:messwarte-gate 640", "root:postgres 640"}
     stack.machine.fail(
         f"find /etc /run /opt /var /tmp /usr/local -type f -perm /004 -print0 2>/dev/null | xargs -0 {search}",
         "ls -d /var/log/* | grep -v journal | xargs grep -rlF -f /root/patterns",
@@ -213,17 +248,17 @@ def test_postgresql_runs_with_all_that_was_set(stack: Stack) -> None:
 
 
 def test_postgresql_lets_in_whom_it_must_and_nobody_else(stack: Stack) -> None:
-    """erp_app comes in over its host's address with its password; not from here, not over loopback, nobody else."""
+    """erp_app comes in over loopback with its password, and nobody else does; from elsewhere there is no way in."""
     machine, password = stack.machine, stack.secrets["postgres_erp_app"]
     login = "PGPASSFILE=/root/pgpass psql -XAtw -c 'SELECT current_user' 'dbname=erp host={} user={}'"
     machine.succeed(
         "install -m 600 /etc/messwarte/erp/current/password /root/pgpass && sed -i 's/^/*:*:*:*:/' /root/pgpass"
     )
-    assert machine.succeed(login.format(machine.address, "erp_app")) == "erp_app\n"
-    for host, user in (("127.0.0.1", "erp_app"), (machine.address, "messwarte_monitor"), (machine.address, "postgres")):
-        assert "no pg_hba.conf entry" in machine.fail(login.format(host, user))
+    assert machine.succeed(login.format("127.0.0.1", "erp_app")) == "erp_app\n"
+    for user in ("messwarte_monitor", "postgres", "erp_owner"):
+        assert "no pg_hba.conf entry" in machine.fail(login.format("127.0.0.1", user))
     assert "Peer authentication failed" in machine.fail(login.format("/var/run/postgresql", "erp_owner"))
-    with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry"):
+    with pytest.raises(psycopg.OperationalError, match="Connection refused"):
         psycopg.connect(host=machine.address, dbname="erp", user="erp_app", password=password, connect_timeout=10)
 
 
@@ -232,10 +267,8 @@ def test_redis_keeps_tasks_and_knows_named_users_only(stack: Stack) -> None:
     machine = stack.machine
     users = machine.succeed("cat /etc/messwarte/redis/current/users.acl")
     assert users.splitlines()[0] == "user default off ~* &* +@all"
-    assert "NOAUTH" in machine.succeed(f"redis-cli -h {machine.address} ping")
-    as_user = (
-        f'REDISCLI_AUTH="$(cat /etc/messwarte/{{}})" redis-cli -h {machine.address} --user {{}} --no-auth-warning '
-    )
+    assert "NOAUTH" in machine.succeed("redis-cli ping")
+    as_user = 'REDISCLI_AUTH="$(cat /etc/messwarte/{})" redis-cli --user {} --no-auth-warning '
     monitor = as_user.format("redis/current/monitor_password", "messwarte_monitor")
     info = machine.succeed(f"{monitor} info")
     assert "maxmemory_policy:noeviction" in info

@@ -2,7 +2,6 @@
 
 import datetime
 
-import httpx
 import pytest
 
 from lab import Machine
@@ -34,7 +33,7 @@ def test_every_killed_service_comes_back_by_itself(stack: Stack) -> None:
         for unit, pid in before.items():
             fresh = f'new=$(systemctl show --value -p MainPID {unit}); test "$new" != 0 && test "$new" != {pid}'
             machine.wait_until_succeeds(f"{fresh} && systemctl is-active {unit}")
-    query = f"curl -fsS http://{machine.address}:9090/api/v1/targets?state=active"
+    query = "curl -fsS http://127.0.0.1:9090/api/v1/targets?state=active"
     machine.wait_until_succeeds(
         f"""{query} | grep -q '"health":"up"' && ! {query} | grep -qE '"health":"(down|unknown)"'""", 90
     )
@@ -50,20 +49,20 @@ def test_acknowledged_rows_jobs_and_silences_survive_kill_9(stack: Stack) -> Non
     free = "SELECT min(id) FROM charge WHERE status <> 'gesperrt'"
     charge = machine.succeed(f'{_PSQL} -c "{free}"').strip()
     body = {"charge_id": int(charge), "lager_id": 1, "art": "Wareneingang", "menge": "7.125"}
-    posted = httpx.post(f"http://{machine.address}:8000/bewegungen", json=body, trust_env=False)
+    posted = stack.client(8000).post("/bewegungen", json=body)
     machine.succeed(kill.format("postgresql@17-main"))
     assert posted.status_code == 201, posted.text
     find = f"{_PSQL} -c 'SELECT menge FROM lagerbewegung WHERE id = {posted.json()['id']}'"  # noqa: S608
     assert float(machine.wait_until_succeeds(find)) == pytest.approx(7.125)
 
-    api = f"http://{machine.address}:8010"
+    api = "http://127.0.0.1:8010"
     machine.wait_until_succeeds(f"curl -fsS {api}/healthz")
-    job = httpx.post(f"{api}/tasks/reports/monatsbericht", json={"monat": "2026-10"}, trust_env=False)
+    job = stack.client(8010).post("/tasks/reports/monatsbericht", json={"monat": "2026-10"})
     machine.succeed(kill.format("redis-server"))
     assert job.status_code == 202, job.text
     machine.wait_until_succeeds(f"curl -fsS {api}{job.json()['status_url']} | grep -q '\"succeeded\"'", 150)
 
-    silences = f"http://{machine.address}:9093/api/v2/silences"
+    silences = "/api/v2/silences"
     now = datetime.datetime.now(datetime.UTC)
     silence = {
         "matchers": [{"name": "alertname", "value": "Nothing", "isRegex": False}],
@@ -72,7 +71,7 @@ def test_acknowledged_rows_jobs_and_silences_survive_kill_9(stack: Stack) -> Non
         "createdBy": "test",
         "comment": "kept over a crash",
     }
-    known = httpx.post(silences, json=silence, trust_env=False).raise_for_status().json()["silenceID"]
+    known = stack.client(9093).post(silences, json=silence).raise_for_status().json()["silenceID"]
     machine.wait_until_succeeds("grep -q 'kept over a crash' /var/lib/prometheus/alertmanager/silences")
     machine.succeed(kill.format("prometheus-alertmanager"))
-    machine.wait_until_succeeds(f"curl -fsS {silences} | grep -q {known}")
+    machine.wait_until_succeeds(f"curl -fsS http://127.0.0.1:9093{silences} | grep -q {known}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deploy.components import COMPONENTS
+from deploy.components import ORDER
 from lab import Lab
 from tests.hosts.conftest import LAB_SETTINGS, ROOT, STATE, Stack, lab_of
 
@@ -66,7 +66,7 @@ def test_killed_on_the_host_at_every_phase_of_every_component(lab: Lab, tmp_path
     stack = Stack(lab.name, lab.up(["erp"]))
     _deploy(stack)
     clean = _state(stack)
-    components = [name for name in COMPONENTS if name in stack.applied()]
+    components = [name for name in ORDER if name in stack.applied()]
     # The same host anew: same address, same secrets.
     shutil.copy(STATE / lab.name / "secrets.yml", tmp_path / "secrets.yml")
     lab.down()

@@ -8,8 +8,8 @@ def test_a_taken_port_and_a_full_disk_are_said_at_once_and_nothing_is_touched(st
     machine = stack.machine
     started = "systemctl show --property=ExecMainStartTimestampMonotonic 'messwarte-*' prometheus redis-server"
     machine.succeed("systemctl stop prometheus-redis-exporter; mount -t tmpfs -o size=20m tmpfs /var/cache/apt")
-    machine.succeed(f"systemd-run --quiet --unit=squatter python3 -m http.server 9121 --bind {machine.address}")
-    machine.wait_for_open_port(9121)
+    machine.succeed("systemd-run --quiet --unit=squatter python3 -m http.server 9121 --bind 127.0.0.1")
+    machine.wait_until_succeeds("curl -fsS http://127.0.0.1:9121/")
     before = machine.succeed(started)
     run = stack.deploy()
     machine.succeed("umount /var/cache/apt; systemctl stop squatter")

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,14 @@ import pytest
 import yaml
 
 from lab import Lab, Machine
+from proof.access import Access
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "first-light"
+
+
+def _trusting(authority: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(ROOT / authority.split(" (", maxsplit=1)[0]))
 
 
 @dataclass
@@ -50,10 +56,14 @@ def light() -> Iterator[Light]:
 
 def test_up_ends_with_addresses_that_answer_and_the_place_of_the_passwords(light: Light) -> None:
     rows = {line[2:14].strip(): line[15:] for line in light.output if line.startswith("  ")}
+    access = Access.of(ROOT / rows["Secrets"])
     for name in ("Prometheus", "Demo ERP", "Task queue"):
-        assert httpx.get(rows[name], trust_env=False).is_success
+        assert access.client(rows[name]).get("").is_success
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            httpx.get(rows[name], trust_env=False)
+        assert httpx.get(rows[name], trust_env=False, verify=_trusting(rows["Authority"])).status_code == 401
     assert "DeadMansSwitch" in subprocess.check_output(shlex.split(rows["Alert mails"]), cwd=ROOT, text=True)
-    secrets = ROOT / rows["Passwords"].split(" (")[0]
+    secrets = ROOT / rows["Secrets"]
     assert secrets.stat().st_mode & 0o777 == 0o600
     assert yaml.safe_load(secrets.read_text())["grafana_viewer"]
     assert light.output[-1].startswith("next: ./messwarte status")
@@ -94,10 +104,10 @@ def test_status_tells_a_host_that_is_gone(light: Light) -> None:
 
 
 def test_a_report_runs_as_a_task_and_shows_its_progress(light: Light) -> None:
-    base = f"http://{light.machine.address}:8010"
-    started = httpx.post(f"{base}/tasks/reports/monatsbericht", json={"monat": "2026-10"}, trust_env=False)
+    tasks = Access.of(ROOT / ".lab" / NAME / "secrets.yml").client(f"https://{light.machine.address}:8010")
+    started = tasks.post("/tasks/reports/monatsbericht", json={"monat": "2026-10"})
     assert started.status_code == 202
-    with httpx.stream("GET", base + started.json()["events_url"], trust_env=False, timeout=60) as answer:
+    with tasks.stream("GET", started.json()["events_url"], timeout=60) as answer:
         data = [json.loads(line[5:]) for line in answer.iter_lines() if line.startswith("data:")]
     assert data[-1]["state"] == "succeeded"
 

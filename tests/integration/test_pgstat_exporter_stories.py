@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.integration.conftest import PostgresServer, free_port, wait_until
 from tests.integration.pgstat_exporter_process import (
@@ -264,6 +264,36 @@ def test_a_port_in_use_is_said_plainly(monitored: str, tmp_path: Path) -> None:
         run = subprocess.run(command("serve", config), env=environment(), capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in run.stderr
+
+
+def test_a_role_with_what_grants_prints_measures_everything(
+    postgres: PostgresServer, database: str, tmp_path: Path
+) -> None:
+    """On a database that lets nobody in; before, statements and states are hidden from it."""
+    postgres.execute("CREATE ROLE test_granted LOGIN")
+    name = str(conninfo_to_dict(database)["dbname"])
+    try:
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("CREATE SCHEMA tools; CREATE EXTENSION pg_stat_statements SCHEMA tools")
+        config = write_config(tmp_path, make_conninfo(database, user="test_granted"))
+        with running(config) as exporter:
+            before = exporter.scrape()
+            skipped = before.labelled("pg_scrape_collector_skipped", "collector")
+            assert (set(skipped), before.value("pg_up")) == ({"activity", "database", "statements"}, 1.0)
+        postgres.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+        printed = subprocess.run(
+            command("grants", config, "--schema", "tools"),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        postgres.execute(printed.stdout, name)
+        with running(config) as exporter:
+            assert exporter.scrape().success() == ALL
+    finally:
+        postgres.execute("DROP OWNED BY test_granted", name)
+        postgres.execute("DROP ROLE test_granted")
 
 
 def test_check_tells_why(monitored: str, postgres: PostgresServer, tmp_path: Path) -> None:

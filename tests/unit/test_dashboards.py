@@ -31,7 +31,14 @@ METRICS = {
     "pg_up",
     "pg_stat_activity_connections",
     "pg_settings_max_connections",
-    # node exporter
+    "pg_stat_archiver_longest_wait_seconds",
+    "pg_stat_archiver_waiting_files",
+    # node exporter, and what backups leave for it
+    "messwarte_backup_enrolled_timestamp_seconds",
+    "messwarte_backup_last_failed",
+    "messwarte_backup_last_success_timestamp_seconds",
+    "messwarte_restore_drill_last_failed",
+    "messwarte_restore_drill_last_success_timestamp_seconds",
     "node_cpu_seconds_total",
     "node_memory_MemAvailable_bytes",
     "node_memory_MemTotal_bytes",

@@ -20,7 +20,14 @@ def load(tmp_path: Path, text: str) -> list[config.Enabled]:
 
 def test_defaults_enable_every_collector(tmp_path: Path) -> None:
     """A DSN is all that has to be said."""
-    assert [one.name for one in load(tmp_path, DSN)] == ["activity", "database", "locks", "server", "statements"]
+    assert [one.name for one in load(tmp_path, DSN)] == [
+        "activity",
+        "archiver",
+        "database",
+        "locks",
+        "server",
+        "statements",
+    ]
 
 
 def test_settings_replace_what_the_declaration_says(tmp_path: Path) -> None:
@@ -95,6 +102,29 @@ def test_check_offline_needs_no_database(tmp_path: Path, capsys: pytest.CaptureF
     path.write_text("dns: x\n")
     assert main(["check", "--offline", "--config", str(path)]) == 2
     assert f"{path}: dns: no such setting; did you mean dsn?" in capsys.readouterr().err
+
+
+def test_grants_are_those_of_the_collectors_that_are_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Role and database are the DSN's; names that need quotes have them; a collector that is off asks for nothing."""
+    path = tmp_path / "config.yml"
+    path.write_text("dsn: host=db dbname='my \"erp\"' user=watcher\ncollectors: {statements: {enabled: false}}\n")
+    assert main(["grants", "--config", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "-- archiver",
+        'GRANT "pg_monitor" TO "watcher";',
+        "-- activity, database",
+        'GRANT "pg_read_all_stats" TO "watcher";',
+        "-- all collectors",
+        'GRANT CONNECT ON DATABASE "my ""erp""" TO "watcher";',
+    ]
+    assert main(["grants", "--schema", "tools"]) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("--")]
+    assert printed == [
+        'GRANT "pg_monitor" TO "messwarte_monitor";',
+        'GRANT "pg_read_all_stats" TO "messwarte_monitor";',
+        'GRANT CONNECT ON DATABASE "erp" TO "messwarte_monitor";',
+        'GRANT USAGE ON SCHEMA "tools" TO "messwarte_monitor";',
+    ]
 
 
 def test_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

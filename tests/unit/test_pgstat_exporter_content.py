@@ -107,6 +107,7 @@ MINE = "help: Mine.\nqueries:\n  - sql: [{file: mine.sql}]\n    metrics: [METRIC
         (MINE.replace("METRIC", f"{METRIC}, {METRIC}"), "pg_mine is declared in mine.yaml already"),
         (MINE.replace("METRIC", METRIC).replace("mine.sql", "other.sql"), "other.sql: no such file"),
         (MINE.replace("METRIC", METRIC).replace("metrics", "metriks"), "did you mean metrics?"),
+        (MINE.replace("METRIC", METRIC) + "role: pg_superpower\n", "role: must be 'pg_read_all_stats', "),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_its_place(tmp_path: Path, declaration: str, said: str) -> None:

@@ -19,7 +19,7 @@ GOOD = HostFacts(
     root=True,
     clock=0,
     free=dict.fromkeys(("/etc", "/opt", "/var/lib", "/var/cache/apt"), 50 * 2**30),
-    listeners={},
+    listeners=(),
     deployed=False,
     grafana_there=False,
     grafana_reachable=True,
@@ -63,6 +63,11 @@ def test_everything_is_said_at_once() -> None:
 
 def test_a_port_that_another_program_has_is_named_with_its_owner() -> None:
     web = Component("web", units=(Unit("web.service"),), ports=(80, 443))
-    taken = {80: ("nginx", "nginx.service"), 443: ("web", "web.service"), 22: ("sshd", "")}
+    taken = (
+        ("*", 80, "nginx", "nginx.service"),
+        ("127.0.0.1", 443, "web", "web.service"),
+        ("10.0.0.1", 443, "other", "other.service"),
+        ("*", 22, "sshd", ""),
+    )
     facts = dataclasses.replace(GOOD, listeners=taken)
     assert preflight.port_findings(facts, [web]) == ["port 80, which web needs, is taken by nginx (nginx.service)"]

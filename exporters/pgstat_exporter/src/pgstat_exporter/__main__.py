@@ -1,4 +1,4 @@
-"""`python3 -m pgstat_exporter serve|check --config FILE`."""
+"""`python3 -m pgstat_exporter serve|check --config FILE`, and `grants`."""
 
 import argparse
 import signal
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgstat_exporter import __version__, config, content, log
+from pgstat_exporter import __version__, config, content, grants, log
 from pgstat_exporter.collect import Outcome
 from pgstat_exporter.config import Config, Enabled
 from pgstat_exporter.scrape import Exporter
@@ -21,12 +21,16 @@ _BAD_CONFIG = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; return 0, 1 when it failed, 2 when the configuration is wrong."""
     options = _parser().parse_args(arguments)
+    if options.verb == "grants" and options.config is None:
+        return _say([grants.text(grants.needed(content.load().values(), schema=options.schema))])
     try:
         settings = config.load(options.config)
         collectors = config.enabled(settings, content.load(), str(options.config))
     except Problem as problem:
         print(problem, file=sys.stderr)  # noqa: T201
         return _BAD_CONFIG
+    if options.verb == "grants":
+        return _say([grants.of_config(settings, collectors, options.schema)])
     if options.verb == "serve":
         return serve(settings, collectors)
     if options.offline:
@@ -41,8 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     serve_verb = verbs.add_parser("serve", help="answer scrapes until SIGTERM")
     check_verb = verbs.add_parser("check", help="run every collector once and say how it went")
     check_verb.add_argument("--offline", action="store_true", help="only read the configuration")
-    for verb in (serve_verb, check_verb):
-        verb.add_argument("--config", type=Path, required=True, metavar="FILE")
+    grants_verb = verbs.add_parser("grants", help="print the SQL that gives the role of the DSN what collectors need")
+    grants_verb.add_argument("--schema", default=grants.SCHEMA, help="where pg_stat_statements is (public)")
+    for verb in (serve_verb, check_verb, grants_verb):
+        verb.add_argument("--config", type=Path, required=verb is not grants_verb, metavar="FILE")
     return parser
 
 

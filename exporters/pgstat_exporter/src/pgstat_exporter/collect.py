@@ -78,6 +78,9 @@ def run(session: Session, enabled: Enabled, texts: TextCache | None, deadline: f
         return Outcome(time.monotonic() - started, tuple(families), truncated)
     except Skip as skip:
         return Outcome(time.monotonic() - started, skipped=skip.reason, detail=str(skip))
+    except psycopg.errors.ObjectNotInPrerequisiteState as error:
+        # The extension was created, and its library is not loaded.
+        return Outcome(time.monotonic() - started, skipped="preload", detail=one_line(error))
     except Exception as error:  # noqa: BLE001 - whatever befalls one collector must not harm the others
         return Outcome(time.monotonic() - started, failed=True, detail=f"{one_line(error)}{_hint(error)}")
 
@@ -100,7 +103,7 @@ def _needs(session: Session, enabled: Enabled, budget: Budget) -> Facts:
         name = declaration.extension
         raise Skip("extension", f"{name} is not installed in this database: run CREATE EXTENSION {name}")
     if not known.has_role:
-        raise Skip("privilege", f"the role is no member of {declaration.role}: run GRANT pg_monitor TO the role")
+        raise Skip("privilege", f"the role is no member of {declaration.role}: run GRANT {declaration.role} TO it")
     return known
 
 

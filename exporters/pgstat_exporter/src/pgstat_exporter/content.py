@@ -13,6 +13,8 @@ from pgstat_exporter.strict import Duration, Problem, Strict, read
 
 _NAME = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 _SQL = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.sql$")]
+# PostgreSQL's own roles for monitoring, from the least to all of them; each is there from version 15 on.
+_ROLE = Literal["pg_read_all_stats", "pg_read_all_settings", "pg_stat_scan_tables", "pg_monitor"]
 _COLUMN = re.compile(r"\bAS\s+([a-z_0-9]+)\s*(?=,|\bFROM\b|$)", re.IGNORECASE)
 
 
@@ -83,7 +85,8 @@ class Declaration(Strict):
 
     help: str
     queries: tuple[Query, ...] = Field(min_length=1, strict=False)
-    role: str | None = None
+    # `grants` asks for it, and without it the collector is skipped.
+    role: _ROLE | None = None
     extension: str | None = None
     statement_timeout: Duration = 1.0
     lock_timeout: Duration = 0.2

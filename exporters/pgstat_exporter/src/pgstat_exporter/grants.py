@@ -1,0 +1,65 @@
+"""What a monitoring role may do: the least that the collectors' declarations ask for, as SQL."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import Identifier
+
+from pgstat_exporter.config import Config, Enabled
+from pgstat_exporter.content import Collector
+
+ROLE, DATABASE, SCHEMA = "messwarte_monitor", "erp", "public"
+_ON = {"role": "", "database": "CONNECT ON DATABASE ", "schema": "USAGE ON SCHEMA "}
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One privilege: membership in a role, CONNECT on a database or USAGE on a schema; `why` says for what."""
+
+    kind: Literal["role", "database", "schema"]
+    name: str
+    why: str
+
+    def sql(self, role: str) -> str:
+        """Return the statement that gives it."""
+        return f"GRANT {self._what()} TO {quoted(role)}"
+
+    def revoking(self, role: str) -> str:
+        """Return the statement that takes it away."""
+        return f"REVOKE {self._what()} FROM {quoted(role)}"
+
+    def _what(self) -> str:
+        return f"{_ON[self.kind]}{quoted(self.name)}"
+
+
+def needed(collectors: Iterable[Collector], database: str = DATABASE, schema: str | None = SCHEMA) -> list[Grant]:
+    """Return what collectors need; `schema` is that of their extensions in `database`, None without one."""
+    chosen = list(collectors)
+    roles = sorted({role for one in chosen if (role := one.declaration.role)})
+    extensions = sorted({extension for one in chosen if (extension := one.declaration.extension)})
+    found = [
+        Grant("role", role, ", ".join(one.name for one in chosen if one.declaration.role == role)) for role in roles
+    ]
+    found.append(Grant("database", database, "all collectors"))
+    if extensions and schema:
+        found.append(Grant("schema", schema, f"in that database: {', '.join(extensions)}"))
+    return found
+
+
+def of_config(settings: Config, collectors: Iterable[Enabled], schema: str = SCHEMA) -> str:
+    """Return the SQL for the role and database of a configuration's DSN and the collectors that are on."""
+    parameters = conninfo_to_dict(settings.dsn)
+    role, database = str(parameters.get("user") or ROLE), str(parameters.get("dbname") or DATABASE)
+    return text(needed((one.collector for one in collectors), database, schema), role)
+
+
+def text(grants: Iterable[Grant], role: str = ROLE) -> str:
+    """Return grants as an SQL script that says what each is for."""
+    return "\n".join(f"-- {one.why}\n{one.sql(role)};" for one in grants)
+
+
+def quoted(name: str) -> str:
+    """Return an SQL identifier."""
+    return Identifier(name).as_string(None)
