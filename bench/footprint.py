@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Target("MB of ours on the database host, PostgreSQL apart", round(ours, 1), _DATABASE_MB),
     ]
     if options.json:
-        print(as_json({}, {"minutes": options.minutes, "hosts": figures}, targets))  # noqa: T201
+        load = {"load of the machine, 1 minute": round(os.getloadavg()[0], 2)}
+        print(as_json({}, {"minutes": options.minutes, **load, "hosts": figures}, targets))  # noqa: T201
     else:
         _print(figures)
         print(*targets, sep="\n")  # noqa: T201
