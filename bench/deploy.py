@@ -22,7 +22,7 @@ from typing import Any
 
 from bench import ansible_peer
 from bench.ansible_peer import PLAYBOOKS, Peer
-from bench.report import Target, as_json
+from bench.report import Target, as_json, say
 from deploy import apps
 from deploy.component import Component
 from deploy.context import components, make_plan
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             machine = _fresh(lab)
             first.append(_first_run(machine))
             load.append(os.getloadavg()[0])
-            _say(f"first run {number + 1}: {first[-1]['whole']} s, apt {apt[-1]} s")
+            say(f"first run {number + 1}: {first[-1]['whole']} s, apt {apt[-1]} s")
         with tempfile.TemporaryDirectory(prefix="messwarte-ansible-") as folder:
             peer = Peer(programs, Path(folder), machine, _describe(machine))
             restored = {name: _restored(peer, name, machine) for name in PLAYBOOKS}
@@ -115,17 +115,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _lab() -> Iterator[Lab]:
     lab = Lab(_LAB, STATE)
-    lab.down()
+    lab.down(say)
     try:
         yield lab
     finally:
-        lab.down()
+        lab.down(say)
 
 
 def _fresh(lab: Lab) -> Machine:
     """Return a host that nothing was done to."""
-    lab.down()
-    return lab.up(["erp"])["erp"]
+    lab.down(say)
+    return lab.up(["erp"], say)["erp"]
 
 
 def _describe(machine: Machine) -> dict[str, Component]:
@@ -211,10 +211,6 @@ def _in_turns(peer: Peer, rounds: int) -> dict[str, list[float]]:
         for playbook in PLAYBOOKS:
             times[playbook].append(_unchanged(peer, playbook))
     return times
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _spread(times: Sequence[float]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.report import Target, as_json
+from bench.report import Target, as_json, say
 from lab import Lab, Machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Target("MB of ours on the database host, PostgreSQL apart", round(ours, 1), _DATABASE_MB),
     ]
     if options.json:
-        print(as_json({}, {"minutes": options.minutes, "hosts": figures}, targets))  # noqa: T201
+        load = {"load of the machine, 1 minute": round(os.getloadavg()[0], 2)}
+        print(as_json({}, {"minutes": options.minutes, **load, "hosts": figures}, targets))  # noqa: T201
     else:
         _print(figures)
         print(*targets, sep="\n")  # noqa: T201
@@ -79,17 +80,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextlib.contextmanager
 def _lab() -> Iterator[dict[str, Machine]]:
     lab = Lab(_LAB, ROOT / ".lab")
-    lab.down()
+    lab.down(say)
     try:
-        yield lab.up(_HOSTS)
+        yield lab.up(_HOSTS, say)
     finally:
-        lab.down()
+        lab.down(say)
 
 
 def _up() -> None:
     """Deploy to the hosts that run already, and wait until data arrive."""
     command = ["./messwarte", "up", "--lab", _LAB, *_HOSTS]
-    print(f"$ {' '.join(command)}", file=sys.stderr)  # noqa: T201
+    say(f"$ {' '.join(command)}")
     subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=True)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,11 @@ class Target:
     def __str__(self) -> str:
         """Return the line that people read."""
         return f"{self.name}: {self.value:g}, at most {self.bound:g}: {'met' if self.ok else 'MISSED'}"
+
+
+def say(line: str) -> None:
+    """Show progress on standard error; standard output is the answer's."""
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def as_json(versions: Mapping[str, str], figures: Mapping[str, Any], targets: Sequence[Target]) -> str:

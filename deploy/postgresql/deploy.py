@@ -56,7 +56,7 @@ def component(plan: Plan) -> Component | None:
             File("messwarte.conf", render(f"{_T}/messwarte.conf.j2", **values)),
             File("pg_hba.conf", render(f"{_T}/pg_hba.conf.j2", **values), 0o640, "root:postgres"),
             File("pg_ident.conf", render(f"{_T}/pg_ident.conf.j2"), 0o640, "root:postgres"),
-            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN, **values)),
+            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN, backup=values["backup"])),
             File("overrides.sql", render(f"{_T}/overrides.sql.j2")),
             *tls,
             File("probe.sql", render(f"{_T}/probe.sql.j2")),
