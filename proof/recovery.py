@@ -16,10 +16,12 @@ _HASHES = (
     "SELECT format('SELECT %L, md5(string_agg(one::text, chr(10) ORDER BY one::text)) FROM %s AS one', relname, "
     f"oid::regclass) {_EACH}"
 )
-# Nobody else writes from the hashes to the end of the transaction, and so also not one second before it.
+# Nobody else writes from the hashes to the end of the transaction, and so also not one second before it. All locks
+# that it will need are taken at once, and where they meet those of a posting, the posting gives way.
 _DISASTER = f"""
+SET deadlock_timeout = '1min';
 BEGIN;
-SELECT format('LOCK TABLE %s IN EXCLUSIVE MODE', string_agg(oid::regclass::text, ', ' ORDER BY relname))
+SELECT format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', string_agg(oid::regclass::text, ', ' ORDER BY relname))
 FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace \\gexec
 {_HASHES}
 SELECT 'moment', clock_timestamp() + interval '1 s';
