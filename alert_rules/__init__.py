@@ -8,7 +8,7 @@ from alert_rules.runbook import runbooks
 __all__ = ["HERE", "RULES", "rule_files", "runbooks", "scale", "thresholds"]
 
 HERE = Path(__file__).parent
-RULES = ("erp.yml", "meta.yml")
+RULES = ("backup.yml", "erp.yml", "meta.yml")
 
 
 def rule_files(*, window_factor: float = 1.0) -> dict[str, str]:

@@ -36,11 +36,17 @@ def thresholds(
     slow_queries_per_hour: float = 10,
     endpoint_queries_per_minute: float = 100,
     endpoint_limits: Mapping[str, float] | None = None,
+    backup_age_hours: float = 36,
+    restore_drill_age_days: float = 8,
 ) -> str:
     """Return thresholds.yml: recording rules that the alerts compare with. Raises ValueError for a limit below 0."""
     rules = [
         _rule("erp:slow_queries_limit:per_hour", slow_queries_per_hour),
         _rule("erp:endpoint_db_queries_default_limit:per_minute", endpoint_queries_per_minute),
+    ]
+    rules += [
+        _rule("messwarte:backup_age_limit:seconds", backup_age_hours * 3600),
+        _rule("messwarte:restore_drill_age_limit:seconds", restore_drill_age_days * 86400),
     ]
     rules += [
         _rule("erp:endpoint_db_queries_limit:per_minute", limit) | {"labels": {"endpoint": endpoint}}

@@ -13,6 +13,8 @@ VERBS = {
     "migrate": "the versioned SQL of the database: status, apply, refresh",
     "deploy": "bring hosts to what inventory and settings say, or check",
     "attach": "let a PostgreSQL, Prometheus or Grafana that is there already join in",
+    "secrets": "what passwords there are, and new ones for all who use them",
+    "restore": "the database as it was at a moment, or a drill",
     "dashboards": "write the dashboards' JSON, or check it",
     "alerts": "write the alert messages' examples, or check them",
     "prove": "show that panels have data and alerts fire, arrive and resolve",

@@ -13,7 +13,8 @@ from attach import prometheus as files
 from attach.grafana import Grafana, check_url
 from attach.postgresql import ROLE, Server, Step
 from cli import stack
-from settings import Secrets, SecretsError, SettingsError, load
+from deploy.topology import secrets_of, settings_of
+from settings import SecretsError, SettingsError
 from settings.model import ExistingPostgreSQL
 
 _WAYS = "the password is asked for on a terminal, or comes with --password-file, --password-stdin or ~/.pgpass"
@@ -52,7 +53,7 @@ def postgresql(
     """Give the PostgreSQL at DSN, to which an administrator connects (URI or key=value), a monitoring role."""
     try:
         parameters = sessions.parse(dsn)
-        settings_file, secrets_file = stack.files(inventory)
+        data = stack.data(inventory)
         with _connect(parameters, _secret(password_file, password_stdin)) as connection:
             server, there = Server(connection), sessions.existing(connection, address)
             tls = "over TLS" if server.tls else "without TLS"
@@ -61,7 +62,7 @@ def postgresql(
                 _run(server, server.removal(), "nothing to change: there is no such role", dry_run)
                 print("next: set `postgresql: {mode: off}`, and deploy: the exporter goes")
                 return
-            secrets = Secrets(secrets_file, keep=not dry_run)
+            secrets = secrets_of(data, keep=not dry_run)
             verifier, password = secrets.scram("postgres_monitor"), secrets.get("postgres_monitor")
             # Whoever may not read the stored verifier tries the password itself.
             unread = server.facts.role is not None and not server.facts.sees_passwords
@@ -73,7 +74,7 @@ def postgresql(
             trouble, encrypted = ("", server.tls) if dry_run else sessions.login(parameters, there, password)
             there = sessions.with_tls(there, parameters, encrypted=server.tls if trouble else encrypted)
         if not dry_run:
-            _tell(settings_file, there)
+            _tell(data, there)
             _try_the_way(inventory, there, trouble)
     except sessions.DsnError as error:
         raise click.UsageError(f"DSN {error}; {_WAYS}") from error
@@ -89,13 +90,13 @@ def postgresql(
 @stack.lab_option
 def prometheus(*, outdir: Path, inventory: str, lab: str) -> None:  # noqa: ARG001  the inventory reads the lab's name
     """Write what an existing Prometheus includes into OUTDIR: scrape jobs, rules, and what passes the gates."""
-    topology, secrets_file = stack.topology(inventory)
+    topology, secrets = stack.topology(inventory)
     if topology.settings.prometheus.mode == "off":
         raise click.ClickException(
             "prometheus.mode is `off`, so no host has exporters; set it to `existing`, and deploy"
         )
     try:
-        wanted = files.files(topology, Secrets(secrets_file))
+        wanted = files.files(topology, secrets)
         changed = files.write(outdir.resolve(), wanted)
     except (AttachError, SecretsError) as error:
         raise click.ClickException(str(error)) from error
@@ -170,17 +171,18 @@ def _run(server: Server, steps: list[Step], nothing: str, dry_run: bool) -> None
         print(f"note: the server's log may hold this SQL, as only a superuser can set {', '.join(loud)}")
 
 
-def _tell(settings_file: Path, there: ExistingPostgreSQL) -> None:
+def _tell(data: dict[str, Any], there: ExistingPostgreSQL) -> None:
+    file = data.get("settings") or "settings.yml"
     try:
-        known = load(settings_file).postgresql.existing == there
+        known = settings_of(data)[1].postgresql.existing == there
     except SettingsError:
         known = False
     if known:
-        print(f"{settings_file} says so already")
+        print(f"{file} says so already")
         return
     section = {"mode": "existing", "existing": there.model_dump(exclude_none=True)}
     lines = yaml.safe_dump({"postgresql": section}, sort_keys=False).splitlines()
-    print("\n".join([f"settings, for {settings_file}:", *(f"    {line}" for line in lines)]))
+    print("\n".join([f"settings, for {file}:", *(f"    {line}" for line in lines)]))
 
 
 def _try_the_way(inventory: str, there: ExistingPostgreSQL, trouble_here: str) -> None:

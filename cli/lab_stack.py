@@ -13,7 +13,7 @@ from cli import stack
 from lab import Lab, Machine
 from lab.system import wait_until
 from proof import mail
-from proof.access import Access
+from proof.access import Access, load_options
 from proof.alerts import Stack
 from proof.grafana import Grafana
 from proof.prometheus import Prometheus
@@ -63,7 +63,7 @@ class LabStack:
         return Stack(
             database=self.machine("postgresql"),
             mailbox=self.machine("mailbox"),
-            erp=load_options(self.lab, self.base("erp")),
+            erp=load_options(stack.STATE / self.lab, self.base("erp")),
             prometheus=Prometheus(access.client(self.base("prometheus"))),
             grafana=Grafana(access.client(self.base("grafana"), viewer)) if self.url("grafana") else None,
         )
@@ -77,13 +77,6 @@ class LabStack:
     def access(self) -> Access:
         """What passes the gates of the lab's hosts."""
         return Access.of(self.secrets)
-
-
-def load_options(lab: str, erp: str) -> list[str]:
-    """Return the options with which `erp load` reaches a lab's ERP; writes `ca.pem` and `netrc` beside its secrets."""
-    folder = stack.STATE / lab
-    written = Access.of(folder / "secrets.yml").write(folder, [erp])
-    return ["--url", erp, *(part for option in written.items() for part in option)]
 
 
 def wait_for_data(parts: Stack) -> None:

@@ -5,8 +5,8 @@ import sys
 import click
 
 from cli import stack
-from cli.lab_stack import load_options
 from cli.run import run, tool
+from proof.access import load_options
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -16,7 +16,7 @@ def command(lab: str, arguments: tuple[str, ...]) -> None:
     """Send requests at a fixed rate to the lab's ERP (or `--url URL`); report latencies and errors."""
     erp: list[str] = []
     if not {"--url", "--help", "-h"} & {argument.partition("=")[0] for argument in arguments}:
-        erp = load_options(lab, address())
+        erp = load_options(stack.STATE / lab, address())
     sys.exit(run([tool("python"), "-m", "erp", "load", *erp, *arguments]))
 
 

@@ -11,9 +11,9 @@ from typing import Any, TextIO, TypeVar
 import click
 
 from cli.run import ROOT, echo, run, tool
-from deploy.topology import Topology, secrets_file, settings_of
+from deploy.topology import Topology, secrets_of, settings_of
 from deploy.topology import node as node_of
-from settings import SettingsError
+from settings import Secrets, SecretsError, Settings, SettingsError
 
 LAB_INVENTORY = "inventories/lab.py"
 STATE = ROOT / ".lab"
@@ -79,22 +79,31 @@ def check_settings(inventory: str) -> set[str]:
     return {node.name for node in nodes}
 
 
-def topology(inventory: str) -> tuple[Topology, Path]:
-    """Return the hosts of an inventory with its settings, and its secrets file. Raises UnknownError."""
+def topology(inventory: str) -> tuple[Topology, Secrets]:
+    """Return the hosts of an inventory with its settings, and its secrets. Raises UnknownError."""
     hosts = _hosts(inventory)
+    nodes = [node_of(host["name"], host["data"], host["groups"]) for host in hosts]
     try:
-        data = hosts[0]["data"]
-        nodes = [node_of(host["name"], host["data"], host["groups"]) for host in hosts]
-        return Topology(nodes, settings_of(data)[1]), secrets_file(data)
-    except SettingsError as error:
+        return Topology(nodes, settings_of(hosts[0]["data"])[1]), secrets_of(hosts[0]["data"])
+    except (SettingsError, SecretsError) as error:
         raise UnknownError(str(error)) from error
 
 
-def files(inventory: str) -> tuple[Path, Path]:
-    """Return the settings file and the secrets file that an inventory names; what they say is not looked at."""
-    data = _hosts(inventory)[0]["data"]
-    settings = Path(data.get("settings") or "settings.yml").resolve()
-    return settings, Path(data.get("secrets") or settings.with_suffix(".secrets.yml"))
+def data(inventory: str) -> dict[str, Any]:
+    """Return the data that the hosts of an inventory share: the names of settings and secrets. Raises UnknownError."""
+    return dict(_hosts(inventory)[0]["data"])
+
+
+def secrets(inventory: str) -> tuple[Settings, Secrets]:
+    """Return settings and secrets of an inventory. Raises UnknownError."""
+    known = {str(host["data"].get("secrets")): host["data"] for host in _hosts(inventory)}
+    if len(known) > 1:
+        raise UnknownError(f"{inventory}: its hosts name several secrets files: {', '.join(sorted(known))}")
+    (data,) = known.values()
+    try:
+        return settings_of(data)[1], secrets_of(data)
+    except (SettingsError, SecretsError) as error:
+        raise UnknownError(str(error)) from error
 
 
 def _hosts(inventory: str) -> list[dict[str, Any]]:

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 
 from cli import stack
-from cli.lab_stack import LabStack, load_options, wait_for_data
+from cli.lab_stack import LabStack, wait_for_data
 from cli.run import ROOT
 from deploy import apps
 from lab import Lab, LabError
+from proof.access import load_options
 
 _LAB_PYTHON = "3.13"
 
@@ -42,7 +43,7 @@ def command(hosts: tuple[str, ...], lab: str) -> None:
 
 
 def _tell(found: LabStack, seconds: float) -> None:
-    load_options(found.lab, found.base("erp"))
+    load_options(stack.STATE / found.lab, found.base("erp"))
     key = os.path.relpath(stack.STATE / found.lab / "id_ed25519", ROOT)
     known = os.path.relpath(stack.STATE / found.lab / "known_hosts", ROOT)
     mailbox = found.machine("mailbox").address

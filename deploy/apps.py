@@ -22,11 +22,11 @@ _building = threading.Lock()
 
 @dataclass(frozen=True)
 class App:
-    """A distribution: its folders, each by its place on the import path, and its locked wheels."""
+    """A distribution: its folders, each by its place on the import path, and its locked wheels, if it needs any."""
 
     name: str
     folders: tuple[tuple[str, str], ...]
-    lock: str
+    lock: str = ""
 
 
 APPS = {
@@ -45,6 +45,7 @@ APPS = {
             ),
             "sql_migrations/runner/requirements.lock",
         ),
+        App("backup", (("deploy/backup/host", "deploy/backup/host"),)),
         App("tasks", (("tasks/src/erp_tasks", "erp_tasks"),), "tasks/requirements.lock"),
         App(
             "erp",
@@ -99,7 +100,7 @@ def _sources(app: App) -> Iterator[tuple[Path, str]]:
 
 def _key(app: App, python: str, machine: str) -> str:
     digest = hashlib.sha256(f"{python} {machine}".encode())
-    digest.update((ROOT / app.lock).read_bytes())
+    digest.update((ROOT / app.lock).read_bytes() if app.lock else b"")
     for path, name in _sources(app):
         digest.update(name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -112,7 +113,8 @@ def _make(app: App, key: str, python: str, machine: str) -> Path:
             CACHE.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
                 tree = Path(scratch) / "tree"
-                _install_wheels(app, tree, python, machine)
+                if app.lock:
+                    _install_wheels(app, tree, python, machine)
                 for path, name in _sources(app):
                     (tree / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, tree / name)

@@ -1,6 +1,7 @@
 """What a component is: everything that has to be on a host for one service, as plain data."""
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -46,6 +47,16 @@ class Archive:
     def upload(self) -> str:
         """Where the archive lies on the host until it is unpacked."""
         return f"/var/lib/messwarte/uploads/{self.target.strip('/').replace('/', '-')}"
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of the archive."""
+        return _sha256(self.make())
+
+    @property
+    def spec(self) -> dict[str, str]:
+        """What the host's program has to know of it."""
+        return {"target": self.target, "upload": self.upload, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ class Component:
         """Return what the host's program needs, secrets included; it travels on standard input only."""
         return self._wanted() | {
             "digest": self.digest,
-            "archives": [{"target": a.target, "upload": a.upload, "sha256": _sha256(a.make())} for a in self.archives],
+            "archives": [archive.spec for archive in self.archives],
         }
 
     def _wanted(self) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from deploy.alertmanager.deploy import component as alertmanager
+from deploy.backup.deploy import component as backup
+from deploy.backup_store.deploy import component as backup_store
 from deploy.component import Component
 from deploy.database.deploy import component as database
 from deploy.demo_data.deploy import component as demo_data
@@ -24,8 +26,10 @@ from deploy.tasks.deploy import component as tasks
 
 COMPONENTS: dict[str, Callable[[Plan], Component | None]] = {
     "node_exporter": node_exporter,
+    "backup_store": backup_store,
     "postgresql": postgresql,
     "database": database,
+    "backup": backup,
     "demo_data": demo_data,
     "migrations": migrations,
     "pgstat_exporter": pgstat_exporter,

@@ -9,8 +9,8 @@ from deploy.components import wanted
 from deploy.facts import Facts
 from deploy.grafana import source
 from deploy.plan import Plan
-from deploy.topology import Topology, secrets_file, settings_of
-from settings import Secrets, Settings, SettingsError
+from deploy.topology import Topology, secrets_of, settings_of
+from settings import Settings, SettingsError
 
 
 def make_plan(host: Any, inventory: Any) -> Plan:
@@ -21,7 +21,7 @@ def make_plan(host: Any, inventory: Any) -> Plan:
     from_repository = _wants_repository(settings) and "monitoring" in node.groups
     url = f"{settings.grafana.source.repository}/gpg.key" if from_repository else ""
     facts = host.get_fact(Facts, url=url)
-    secrets = Secrets(secrets_file(host.data), keep=os.environ.get("MESSWARTE_KEEP_SECRETS") != "no")
+    secrets = secrets_of(host.data, keep=os.environ.get("MESSWARTE_KEEP_SECRETS") != "no")
     reachable = facts.grafana_reachable or not url
     return Plan(settings, secrets, topology, node, facts, *_grafana(settings, reachable, facts.grafana_there))
 

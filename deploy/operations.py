@@ -1,4 +1,4 @@
-"""Our pyinfra fact and operations: one round trip to look, one to change."""
+"""Our pyinfra fact and operations: one round trip to look at a host, one to change a component."""
 
 import json
 import shlex
@@ -9,7 +9,7 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import FactBase, FileUploadCommand, StringCommand, operation
 
-from deploy.component import Component
+from deploy.component import Archive, Component
 
 # In the order in which they import each other.
 _MODULES = {
@@ -17,6 +17,7 @@ _MODULES = {
     "apply": ("system", "notes", "packages", "generations", "units", "apply"),
 }
 _UPLOADS = "/var/lib/messwarte/uploads"
+_AHEAD = "/opt/messwarte/.ahead"
 _LOADER = """\
 import sys, types
 for name, source in {sources!r}.items():
@@ -38,48 +39,93 @@ def program(module: str, arguments: dict[str, Any]) -> str:
 
 
 class HostReport(FactBase[Any]):
-    """What `deploy/host/state.py` says: `report` of one component; `components`, `differences` or `health` of all."""
+    """What `deploy/host/state.py` says of all components: `report`, `differences` or `health`."""
 
-    def command(self, verb: str, component_name: str = "") -> str:
+    def command(self, verb: str) -> str:
         """Return the command; it changes nothing on the host."""
-        return f"python3 -I -c {shlex.quote(program('state', {'verb': verb, 'name': component_name}))}"
+        return f"python3 -I -c {shlex.quote(program('state', {'verb': verb}))}"
 
     def process(self, output: Any) -> Any:
         """Return the JSON that the program printed."""
         return json.loads("\n".join(output))
 
 
+# By host, and by whether operations are planned or carried out.
+_reports: dict[tuple[str, bool], Any] = {}
+
+
+def _report() -> Any:
+    """Return how this host is: asked once, and once more after each change of ours."""
+    key = (host.name, host.state.is_executing)
+    if key not in _reports:
+        _reports[key] = host.get_fact(HostReport, verb="report")
+    return _reports[key]
+
+
+def _apply(spec: dict[str, Any]) -> StringCommand:
+    """Return the command that changes this host; what is known of it ends here."""
+    _reports.pop((host.name, host.state.is_executing), None)
+    return StringCommand("python3 -I -", _stdin=[program("apply", spec)])
+
+
+def _upload(archives: list[Archive]) -> Generator[StringCommand | FileUploadCommand, None, None]:
+    if archives:
+        yield StringCommand("mkdir -p", _UPLOADS)
+    for archive in archives:
+        yield FileUploadCommand(str(archive.make()), archive.upload)
+
+
 @operation()
-def component(wanted: Component) -> Generator[StringCommand | FileUploadCommand, None, None]:
-    """Bring one component on this host to what is wanted; nothing is sent when it is there already."""
-    found = host.get_fact(HostReport, verb="report", component_name=wanted.name)
-    if found["digest"] == wanted.digest and not found["drift"]:
+def packages(wanted: dict[str, Component]) -> Generator[StringCommand | FileUploadCommand, None, None]:
+    """Install all components' missing Debian packages in one call of apt, and unpack new archives meanwhile."""
+    missing = {name for part in wanted.values() for name in part.packages} - set(_report()["packages"])
+    if not missing:
+        host.noop("all packages are installed")
+        return
+    drop_ins = [path for part in wanted.values() for path in part.links if ".service.d/" in path]
+    archives = {archive.target: archive for part in wanted.values() for archive in part.archives}
+    absent = [archive for target, archive in archives.items() if target not in _report()["archives"]]
+    yield from _upload(absent)
+    idle = [unit for part in wanted.values() for unit in part.idle]
+    spec = {"install": sorted(missing), "idle": idle, "drop_ins": drop_ins}
+    yield _apply({"name": "packages", **spec, "archives": [archive.spec for archive in absent]})
+
+
+@operation()
+def component(wanted: Component | None) -> Generator[StringCommand | FileUploadCommand, None, None]:
+    """Bring one component on this host to what is wanted; nothing is sent when it is there already, or None."""
+    if wanted is None:
+        host.noop("is not wanted on this host")
+        return
+    found = _report()["components"].get(wanted.name)
+    if found and found["digest"] == wanted.digest and not found["drift"]:
         host.noop(f"{wanted.name} is as wanted")
         return
-    if wanted.archives:
-        yield StringCommand("mkdir -p", _UPLOADS)
-    for archive in wanted.archives:
-        yield FileUploadCommand(str(archive.make()), archive.upload)
-    yield StringCommand("python3 -I -", _stdin=[program("apply", wanted.spec())])
+    there = _report()["archives"]
+    yield from _upload([one for one in wanted.archives if not {one.target, f"{_AHEAD}/{one.sha256}"} & set(there)])
+    yield _apply(wanted.spec())
 
 
 @operation()
 def only(wanted: list[str]) -> Generator[StringCommand, None, None]:
     """Note which components belong on this host, and take away those that were applied once and do not."""
-    found = host.get_fact(HostReport, verb="components")
-    if found["wanted"] == wanted and not set(found["applied"]) - set(wanted):
+    found = _report()
+    if found["wanted"] == wanted and not found["components"].keys() - set(wanted):
         host.noop("nothing is on this host that does not belong there")
         return
-    yield StringCommand("python3 -I -", _stdin=[program("apply", {"name": "stack", "only": wanted})])
+    yield _apply({"name": "stack", "only": wanted})
 
 
 @operation(is_idempotent=False)
 def roll_back(component_name: str) -> Generator[StringCommand, None, None]:
     """Return to the configuration that a component had before, until the next deploy."""
-    found = host.get_fact(HostReport, verb="components")
-    if component_name not in found["applied"]:
+    if component_name not in _report()["components"]:
         host.noop(f"{component_name} is not on this host")
         return
-    yield StringCommand(
-        "python3 -I -", _stdin=[program("apply", {"name": component_name, "roll_back": component_name})]
-    )
+    yield _apply({"name": component_name, "roll_back": component_name})
+
+
+@operation(is_idempotent=False)
+def stop(units: list[str]) -> Generator[StringCommand, None, None]:
+    """Stop units until the next deploy starts them again."""
+    yield StringCommand("systemctl stop", *units)

@@ -87,6 +87,16 @@ class Plan:
         """What this host checks others' certificates by (PEM)."""
         return self.certificate.authority
 
+    @property
+    def backup_missing(self) -> str:
+        """What to say of a database that nobody has decided about; empty where its backups are on, or off by choice."""
+        if self.settings.postgresql.mode != "deployed" or "backup" in self.settings.model_fields_set:
+            return ""
+        return (
+            "PostgreSQL is deployed WITHOUT BACKUPS: a lost host is a lost database. Say where they go (`backup: "
+            "{mode: deployed, ...}`, docs/settings.md), or, where something else makes them, `backup: {mode: off}`."
+        )
+
     def here(self, group: str) -> bool:
         """Say whether this host belongs to a group."""
         return group in self.node.groups

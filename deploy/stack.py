@@ -23,11 +23,14 @@ except (AppError, SecretsError, SettingsError) as error:
 
 kept = ["grafana"] if plan.grafana_kept else []
 operations.only(name="only what is wanted", wanted=[*parts, *kept])
+operations.packages(name="packages", wanted=parts)
 
-# Every host walks through the same list, so that the database is there before what needs it, wherever it is.
+# Every host takes part in every step: pyinfra keeps order only between operations that one host has both of, and the
+# database has to be there before what needs it, wherever that is.
 for name in host.loop(list(ORDER)):
-    if name in parts:
-        operations.component(name=name, wanted=parts[name])
+    operations.component(name=name, wanted=parts.get(name))
 
+if plan.backup_missing and plan.here("database"):
+    logger.warning(plan.backup_missing)
 if plan.grafana_missing and plan.here("monitoring"):
     logger.warning(plan.grafana_missing)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from settings import Settings, SettingsError, load
+from settings import Secrets, Settings, SettingsError, load
 
-GROUPS = ("database", "cache", "monitoring", "worker", "app")
+GROUPS = ("database", "cache", "monitoring", "worker", "app", "backup")
 LOOPBACK = "127.0.0.1"
 
 
@@ -47,13 +47,16 @@ class Topology:
         self.exposed = len(self.nodes) > 1 if chosen is None else chosen
         if missing := self._missing_groups():
             raise SettingsError("\n".join(missing))
-        for group in ("database", "cache", "monitoring"):
+        for group in ("database", "cache", "monitoring", "backup"):
             if len(self.members(group)) > 1:
                 raise SettingsError(f"group `{group}` has more than one host; this version deploys one of each")
         if len(self.nodes) > 1 and not self.exposed:
             raise SettingsError(
                 "network.exposed is false, and the inventory has several hosts, whose services have to reach each other"
             )
+        if trouble := self._backup_trouble():
+            raise SettingsError(trouble)
+
         for node in self.nodes if self.exposed else ():
             if not is_ipv4(node.address):
                 raise SettingsError(
@@ -85,6 +88,23 @@ class Topology:
         at_work = part == "erp" or (part == "prometheus" and outside is not None)
         return mode in {"deployed", "demo"} or (at_work and mode == "existing")
 
+    def _backup_trouble(self) -> str:
+        """Return why there is not one place for the backups; empty where there is, or none is needed."""
+        backup, hosts = self.settings.backup, self.members("backup")
+        if backup.mode == "off":
+            return ""
+        place = next((name for name in ("folder", "sftp", "s3") if getattr(backup, name)), None)
+        if not place and not hosts:
+            return (
+                "backup.mode is `deployed`, and there is no place for the backups; name a host in group `backup` of "
+                "the inventory, or set `backup.folder`, `backup.sftp` or `backup.s3`"
+            )
+        if place and hosts:
+            return f"backup: `{place}` and host {hosts[0].name} of group `backup` are two places; leave one of them out"
+        if hosts and "database" in hosts[0].groups:
+            return f"host {hosts[0].name} is in groups `database` and `backup`; a backup has to outlive that host"
+        return ""
+
     @classmethod
     def of(cls, inventory: Any, settings: Settings) -> "Topology":
         """Read pyinfra's inventory."""
@@ -115,6 +135,11 @@ class Topology:
         (owner,) = self.members(group)
         return Endpoint(LOOPBACK, port, owner.name) if owner == seen_from else self.endpoint(owner, port)
 
+    def backup_store(self) -> Endpoint | None:
+        """Return where the inventory's own host keeps backups: SSH, so at its own address in any case."""
+        hosts = self.members("backup") if self.settings.backup.mode == "deployed" else []
+        return Endpoint(hosts[0].address, 2222, hosts[0].name) if hosts else None
+
 
 def node(name: str, data: Any, groups: Iterable[str]) -> Node:
     """Return a host of an inventory; its address is its data `address`, or else the SSH host name."""
@@ -130,12 +155,18 @@ def settings_of(data: Any) -> tuple[Path, Settings]:
     return path, _load(path)
 
 
-def secrets_file(data: Any) -> Path:
-    """Return the secrets file that a host's data name, or else the one beside the settings. Raises SettingsError."""
-    return Path(data.get("secrets") or settings_of(data)[0].with_suffix(".secrets.yml"))
+def secrets_of(data: Any, *, keep: bool = True) -> Secrets:
+    """Return the secrets that a host's data name, read once in a run. Raises SecretsError."""
+    path = Path(data.get("secrets") or settings_of(data)[0].with_suffix(".secrets.yml"))
+    return _open(path.absolute(), keep, data.get("age_identity"))
 
 
 _load = functools.cache(load)
+
+
+@functools.cache
+def _open(path: Path, keep: bool, identity: str | None) -> Secrets:
+    return Secrets(path, keep=keep, identity=identity)
 
 
 def _existing(address: str) -> Endpoint:

@@ -31,3 +31,4 @@ cache = _members("cache")
 monitoring = _members("monitoring")
 worker = _members("worker")
 app = _members("app")
+backup = [name for name in _names if name == "backup"]

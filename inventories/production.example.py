@@ -1,12 +1,13 @@
-"""Production: five hosts, one per group. Copy to production.py and put in your own hosts.
+"""Production: six hosts, one per group. Copy to production.py and put in your own hosts.
 
     cp inventories/production.example.py inventories/production.py
     cp inventories/production.example.yml inventories/production.yml
     pyinfra inventories/production.py deploy/stack.py
 
-A host may be in several groups: one host in all five carries the whole stack. `database`, `cache` and `monitoring` have
-one host each; `worker` and `app` as many as you like. Leave out the group of what you do not deploy (see `mode` in
-production.yml). Hosts run Debian 13 with python3 and an SSH server; nothing else has to be there.
+A host may be in several groups: one host can carry the whole stack, but for the backups. `database`, `cache`,
+`monitoring` and `backup` have one host each; `worker` and `app` as many as you like. Leave out the group of what you do
+not deploy (see `mode` in production.yml). Hosts run Debian 13 with python3 and an SSH server; nothing else
+has to be there.
 """
 
 from pathlib import Path
@@ -43,6 +44,7 @@ all = (  # noqa: A001  pyinfra's name
         _host("erp-monitoring", "10.20.0.13"),
         _host("erp-worker", "10.20.0.14"),
         _host("erp-app", "10.20.0.15"),
+        _host("erp-backup", "10.20.0.16"),
     ],
     _data,
 )
@@ -51,3 +53,4 @@ cache = ["erp-cache"]  # Redis, its exporter
 monitoring = ["erp-monitoring"]  # Prometheus, Alertmanager, Grafana
 worker = ["erp-worker"]  # the task queue's worker and API
 app = ["erp-app"]  # where the ERP runs, with the two lines that measure it
+backup = ["erp-backup"]  # keeps PostgreSQL's backups; leave it out when production.yml names another place

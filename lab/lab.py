@@ -76,6 +76,23 @@ class Lab:
             self._clean()
             delete_tree(self.state)
 
+    def replace(self, host: str, on_progress: Progress = say) -> Machine:
+        """Throw a host away, its disk and its keys included, and boot a new one of its name and address."""
+        with self._locked():
+            guests = {one.name: one for one in self._guests()}
+            one = guests[host]
+            guest.kill(one)
+            delete_tree(one.root)
+            with base(on_progress) as tree:
+                public_key = (self.state / "id_ed25519.pub").read_text()
+                host_key = guest.prepare(one, tree, public_key, {name: each.address for name, each in guests.items()})
+            known = self.state / "known_hosts"
+            others = [line for line in known.read_text().splitlines() if not line.startswith(f"{one.address} ")]
+            known.write_text("".join(f"{line}\n" for line in [*others, f"{one.address} {host_key.strip()}"]))
+            guest.boot(one)
+            self._wait([one], on_progress)
+        return self._machine(one)
+
     def machines(self) -> dict[str, Machine]:
         """Return the hosts of a lab that is up."""
         need_root()

@@ -31,11 +31,14 @@ class Access:
         login = auth or (OPERATOR, self.password)
         return httpx.Client(base_url=url, auth=login, verify=trusted, timeout=20, trust_env=False)
 
-    def write(self, folder: Path, urls: list[str]) -> dict[str, str]:
-        """Write `ca.pem` and `netrc` (0600) for curl and the like; return the options that name them."""
-        authority, netrc = folder / "ca.pem", folder / "netrc"
-        authority.write_text(self.authority)
-        netrc.touch(mode=0o600)
-        hosts = sorted({str(urlsplit(url).hostname) for url in urls})
-        netrc.write_text("".join(f"machine {host} login {OPERATOR} password {self.password}\n" for host in hosts))
-        return {"--cacert": str(authority), "--netrc-file": str(netrc)}
+
+def load_options(lab: Path, erp: str) -> list[str]:
+    """Return the options with which `erp load` reaches a lab's ERP; they name `ca.pem` and `netrc` as curl would.
+
+    Both files are written into the lab's folder, beside its secrets.
+    """
+    access, authority, netrc = Access.of(lab / "secrets.yml"), lab / "ca.pem", lab / "netrc"
+    authority.write_text(access.authority)
+    netrc.touch(mode=0o600)
+    netrc.write_text(f"machine {urlsplit(erp).hostname} login {OPERATOR} password {access.password}\n")
+    return ["--url", erp, "--cacert", str(authority), "--netrc-file", str(netrc)]

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from settings.secrets import Secrets, SecretsError
+from settings.secrets import CERTIFICATE, Secrets
+from settings.stores import SecretsError
 
 _AUTHORITY = "tls_authority"
 _AUTHORITY_DAYS, _HOST_DAYS = 3650, 397
@@ -37,7 +38,7 @@ def own(secrets: Secrets, host: str, names: Iterable[str]) -> HostCertificate:
     authority = secrets.keep(_AUTHORITY, _make_authority, _lasts)
     wanted = sorted(set(names))
     pem = secrets.keep(
-        f"tls_{host}", lambda: _issue(authority, host, wanted), lambda found: _is_of(found, authority, wanted)
+        f"{host}{CERTIFICATE}", lambda: _issue(authority, host, wanted), lambda found: _is_of(found, authority, wanted)
     )
     return HostCertificate(_certificates(pem), _key(pem), _certificates(authority))
 
@@ -133,13 +134,19 @@ def _builder(
 
 
 def _lasts(pem: str) -> bool:
-    end = x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc
+    """Say whether a certificate is there and need not be renewed yet."""
+    try:
+        end = x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc
+    except ValueError:
+        return False
     return end - _now() > datetime.timedelta(days=_RENEW_DAYS)
 
 
 def _is_of(pem: str, authority: str, names: list[str]) -> bool:
+    if not _lasts(pem):
+        return False
     issuer, found = (x509.load_pem_x509_certificate(one.encode()) for one in (authority, pem))
-    return _lasts(pem) and _names(found) == set(names) and _leads_to(found, [issuer], [issuer])
+    return _names(found) == set(names) and _leads_to(found, [issuer], [issuer])
 
 
 def _leads_to(certificate: x509.Certificate, issuers: list[x509.Certificate], roots: list[x509.Certificate]) -> bool:

@@ -20,6 +20,9 @@ HostPort = Annotated[str, AfterValidator(values.host_port)]
 Network4 = Annotated[str, AfterValidator(values.network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 MailAddress = Annotated[str, AfterValidator(values.mail_address)]
+Folder = Annotated[str, AfterValidator(values.folder)]
+Calendar = Annotated[str, AfterValidator(values.calendar)]
+HostKey = Annotated[str, AfterValidator(values.host_key)]
 
 
 class SettingsError(Exception):
@@ -97,6 +100,60 @@ class PostgreSQL(Strict):
         default="1s",
         description="Statements slower than this are logged with their plan (auto_explain, JSON).",
     )
+
+
+class BackupSftp(Strict):
+    """An SFTP server outside of the inventory; our public key is `id_ed25519.pub` beside pgbackrest.conf."""
+
+    address: HostPort = Field(description="SFTP server, `host:port`.")
+    user: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="Who logs in there, with our key.")
+    path: Folder = Field(description="Folder there, as that user sees it.")
+    host_keys: list[HostKey] = Field(
+        min_length=1, description="The server's public keys, all that `ssh-keyscan` shows: `ssh-ed25519 AAAA...`."
+    )
+
+
+class BackupS3(Strict):
+    """An S3 bucket; its keys are the secrets `backup_s3_key` and `backup_s3_key_secret`."""
+
+    endpoint: HostPort = Field(description="S3 server, `host:port`, reached over TLS.")
+    region: str = Field(pattern=r"^[A-Za-z0-9-]+$", description="The bucket's region.")
+    bucket: str = Field(pattern=r"^[A-Za-z0-9.-]+$", description="The bucket, which exists already.")
+    path: Folder = Field(default="/", description="Folder in the bucket.")
+    path_style: bool = Field(default=False, description="Name the bucket in the path, not in the host name.")
+
+
+class Backup(Strict):
+    """Backups of the deployed PostgreSQL by pgBackRest: at most one place, or else the host of group `backup`."""
+
+    mode: Mode = Field(
+        default="off", description="`deployed`, or `off`, which a deploy warns of as long as nobody wrote it."
+    )
+    folder: Folder | None = Field(default=None, description="Place: a folder of the database host, such as a share.")
+    sftp: BackupSftp | None = Field(default=None, description="Place: an SFTP server.")
+    s3: BackupS3 | None = Field(default=None, description="Place: an S3 bucket.")
+    name: str = Field(
+        default="main",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="Name of the database at its place; a new name begins a new series of backups.",
+    )
+    encryption: bool = Field(
+        default=True, description="AES-256 with the secret `backup_passphrase`; cannot be changed later."
+    )
+    full: Calendar = Field(default="Sun 01:30", description="When full backups are made (systemd's OnCalendar).")
+    differential: Calendar = Field(default="Mon..Sat 01:30", description="When differential ones are made.")
+    drill: Calendar = Field(default="Sun 05:00", description="When a restore is tried out.")
+    keep_full: int = Field(
+        default=4, ge=1, le=1000, description="Full backups that are kept, with what builds on them."
+    )
+    archive_timeout: Duration = Field(
+        default="60s", description="WAL is brought to the place at the latest after this; the most that is lost."
+    )
+    wal_limit: Size = Field(
+        default="16GB",
+        description="More WAL than this that waits for its place is given up, so that the database can go on.",
+    )
+    processes: int = Field(default=2, ge=1, le=64, description="Processes that compress and transfer.")
 
 
 class Redis(Strict):
@@ -208,6 +265,10 @@ class Thresholds(Strict):
     endpoint_limits: dict[str, float] = Field(
         default={}, description="Limits of single endpoints, by route template: `/artikel/{id}: 600`."
     )
+    backup_age_hours: float = Field(default=36, gt=0, description="BackupTooOld: since the last good backup.")
+    restore_drill_age_days: float = Field(
+        default=8, gt=0, description="RestoreDrillTooOld: since a restore last worked."
+    )
 
 
 class Timing(Strict):
@@ -224,6 +285,7 @@ class Settings(Strict):
 
     network: Network = Network()
     postgresql: PostgreSQL = PostgreSQL()
+    backup: Backup = Backup()
     redis: Redis = Redis()
     prometheus: Prometheus = Prometheus()
     alertmanager: Alertmanager = Alertmanager()
@@ -238,7 +300,7 @@ class Settings(Strict):
     )
 
     @model_validator(mode="after")
-    def _existing_has_an_address(self) -> "Settings":
+    def _parts_fit_together(self) -> "Settings":
         for name in ("postgresql", "redis", "prometheus"):
             part = getattr(self, name)
             if (part.mode == "existing") != (part.existing is not None):
@@ -248,6 +310,11 @@ class Settings(Strict):
         there = self.postgresql.existing
         if there and there.ca and there.sslmode != "verify-full":
             raise ValueError("postgresql.existing: `ca` belongs to `sslmode: verify-full`")
+        places = [place for place in ("folder", "sftp", "s3") if getattr(self.backup, place) is not None]
+        if len(places) > 1:
+            raise ValueError(f"backup: one place, not several ({', '.join(places)})")
+        if self.backup.mode == "deployed" and self.postgresql.mode != "deployed":
+            raise ValueError("backup: `mode: deployed` belongs to `postgresql: {mode: deployed}`")
         if min(self.timing.interval_factor * 15, 15) * 4 > self.timing.window_factor * 300 + 1e-9:
             raise ValueError("timing: no rule window may be shorter than four scrape intervals; raise window_factor")
         return self

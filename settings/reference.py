@@ -32,6 +32,9 @@ _KINDS = {
     values.host_port: "`host:port`",
     values.mail_address: "mail address",
     values.network: "IPv4 network",
+    values.folder: "folder",
+    values.calendar: "calendar event",
+    values.host_key: "public key",
 }
 _NAMES = {bool: "`true`, `false`", int: "whole number", float: "number", str: "text"}
 

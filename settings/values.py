@@ -91,6 +91,30 @@ def mail_address(value: str) -> str:
     return value
 
 
+def folder(value: str) -> str:
+    """Accept an absolute path of plain characters; a trailing slash is dropped."""
+    if not re.fullmatch(r"(/[A-Za-z0-9._@-]+)*/?", value) or not value or "/../" in f"{value}/":
+        raise ValueError("must be an absolute path such as `/mnt/backup`, without blanks")
+    return value.rstrip("/") or "/"
+
+
+def calendar(value: str) -> str:
+    """Accept what can be a systemd calendar event (systemd.time(7)); `systemd-analyze calendar` has the last word."""
+    if not re.fullmatch(r"[A-Za-z0-9*,./:~_ +-]*\d[A-Za-z0-9*,./:~_ +-]*|minutely|hourly|daily|weekly|monthly", value):
+        raise ValueError("must be a calendar event of systemd such as `Sun 01:30` or `*-*-* 02:00`")
+    return value
+
+
+def host_key(value: str) -> str:
+    """Accept a public key of an SSH server, `ssh-ed25519 AAAA...`; a comment behind it is dropped."""
+    match = re.fullmatch(r"((?:ssh|ecdsa|sk)-[a-z0-9@.-]+ AAAA[A-Za-z0-9+/]+={0,2})(?: .*)?", value.strip())
+    if not match:
+        raise ValueError(
+            "must be a public key such as `ssh-ed25519 AAAA...` (what `ssh-keyscan` shows behind the host)"
+        )
+    return match[1]
+
+
 def model_of(model: type[BaseModel], field: str) -> type[BaseModel] | None:
     """Return the settings model behind a field, or None when the field is a plain value."""
     info = model.model_fields.get(field)

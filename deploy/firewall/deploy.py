@@ -31,6 +31,8 @@ def component(plan: Plan, others: Iterable[Component]) -> Component | None:
         ),
         links={f"/etc/systemd/system/{_UNIT}": _UNIT},
         units=(Unit(_UNIT, reload_for=("ruleset.nft",)),),
+        # Rules that were changed in the kernel by hand leave the files as they are.
+        after=("/usr/sbin/nft --file ruleset.nft",),
         validate=("/usr/sbin/nft --check --file ruleset.nft",),
         ready=(f"{_SHOWN} > /dev/null",),
         probes={"rules in the kernel": _SHOWN},

@@ -25,8 +25,8 @@ def component(plan: Plan, others: Iterable[Component]) -> Component | None:
         http=[door for door in passed if door.protocol == "http"],
         tcp=[door for door in passed if door.protocol == "tcp"],
     )
-    everyone = {name: plan.secrets.bcrypt(f"gate_{name}") for name in (SCRAPER, OPERATOR)}
-    users = {"scrapers": everyone, "people": {OPERATOR: everyone[OPERATOR]}}
+    people = {OPERATOR: plan.secrets.bcrypt("gate_operator")}
+    users = {"scrapers": people | {SCRAPER: plan.secrets.bcrypt("gate_prometheus")}, "people": people}
     files = (
         File("nginx.conf", configuration),
         *(File(f"users/{name}", _htpasswd(known), 0o640, f"root:{_USER}") for name, known in users.items()),
@@ -69,7 +69,7 @@ def scraper(plan: Plan) -> tuple[File, ...]:
     """Return what Prometheus needs to pass the gates of all hosts."""
     return (
         File("ca.pem", plan.authority),
-        File("credentials/scrape_password", plan.secrets.get(f"gate_{SCRAPER}"), 0o600),
+        File("credentials/scrape_password", plan.secrets.get("gate_prometheus"), 0o600),
     )
 
 

@@ -26,6 +26,8 @@ def main(spec: dict[str, Any]) -> None:
         with _locked():
             if "only" in spec:
                 _only(spec["only"])
+            elif "install" in spec:
+                packages.get_ahead(spec)
             elif "roll_back" in spec:
                 _roll_back(spec["roll_back"])
             else:
@@ -159,6 +161,7 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
 def _only(wanted: list[str]) -> None:
     for name in sorted(set(notes.applied()) - set(wanted)):
         _remove(name)
+    packages.drop_leftovers()
     notes.write(notes.WANTED, wanted)
 
 

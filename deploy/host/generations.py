@@ -100,7 +100,7 @@ def sweep_archives() -> None:
     """Delete unpacked archives that no generation needs any more; several components can run the same application."""
     known = [note for name in notes.applied() for note in (notes.read_begun(name), *notes.earlier(name))]
     used = {Path(archive["target"]) for note in known for archive in note.get("archives", [])}
-    for app in notes.APPS.glob("*/"):
+    for app in {*notes.APPS.glob("*/")} - {notes.AHEAD}:
         if app not in {target.parent for target in used}:
             shutil.rmtree(app)
             continue

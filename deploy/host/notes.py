@@ -13,6 +13,8 @@ NOTES = Path("/var/lib/messwarte/applied")
 EARLIER = Path("/var/lib/messwarte/earlier")
 WANTED = Path("/var/lib/messwarte/wanted.json")
 APPS = Path("/opt/messwarte")
+# Archives that were unpacked before their components' turn, by their hashes; from here they can be moved.
+AHEAD = APPS / ".ahead"
 LOCK = Path("/run/lock/messwarte.lock")
 
 

@@ -1,17 +1,27 @@
 """Debian packages and archives of programs: what has to be on the host before a component's files."""
 
+import compileall
+import contextlib
 import fcntl
 import hashlib
+import py_compile
 import shutil
 import tarfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from deploy.host import notes
 from deploy.host.system import ApplyError, missing_packages, must, shell, unit_files
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 _DEB = "package.deb"
+_UNITS = Path("/etc/systemd/system")
+_DROP_IN = "messwarte.conf"
+_GUARD_TEXT = "# messwarte: waits for its configuration\n[Unit]\nConditionPathExists=!/\n"
 _POLICY_TEXT = (
     "#!/bin/sh\n# messwarte: packages do not start daemons before their configuration is in place\nexit 101\n"
 )
@@ -26,13 +36,40 @@ def install(packages: list[str], idle: list[str]) -> None:
     if _POLICY.exists() and _POLICY.read_text() == _POLICY_TEXT:
         _POLICY.unlink()
     if shell("dpkg --audit").stdout.strip():
-        must("dpkg --configure -a")
+        with _no_starts():
+            must("dpkg --configure -a")
     missing = missing_packages(packages)
     if missing:
         for unit in idle:
             if not unit_files(unit):
                 must(f"systemctl mask --quiet {unit}")
         _apt_install(" ".join(missing))
+
+
+def get_ahead(spec: dict[str, Any]) -> None:
+    """Install packages whose components come later in the run, and unpack their archives meanwhile.
+
+    Until a component puts its link in a drop-in's place, its daemon does not start at a boot either: as Debian
+    configures them, several listen on all addresses.
+    """
+    drop_leftovers()
+    for path in map(Path, spec["drop_ins"]):
+        if not path.is_symlink():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(_GUARD_TEXT)
+    with ThreadPoolExecutor(1) as pool:
+        unpacked = [pool.submit(_extract, archive, notes.AHEAD / archive["sha256"]) for archive in spec["archives"]]
+        install(spec["install"], spec["idle"])
+        for one in unpacked:
+            one.result()
+
+
+def drop_leftovers() -> None:
+    """Take away what was brought ahead for components that never had their turn."""
+    shutil.rmtree(notes.AHEAD, ignore_errors=True)
+    for path in _UNITS.glob(f"*.d/{_DROP_IN}"):
+        if not path.is_symlink():
+            path.unlink()
 
 
 def _wait_for_dpkg() -> None:
@@ -53,14 +90,21 @@ def _wait_for_dpkg() -> None:
 def _apt_install(what: str) -> None:
     options = "-y -q --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold"
     install = f"apt-get install {options} {what}"
+    with _no_starts():
+        if shell(install).returncode:
+            must("apt-get update -q -o DPkg::Lock::Timeout=300")
+            must(install)
+
+
+@contextlib.contextmanager
+def _no_starts() -> Iterator[None]:
+    """Keep packages from starting daemons before their configuration is in place; somebody's own policy stays."""
     guarded = not _POLICY.exists()
     if guarded:
         _POLICY.write_text(_POLICY_TEXT)
         _POLICY.chmod(0o755)
     try:
-        if shell(install).returncode:
-            must("apt-get update -q -o DPkg::Lock::Timeout=300")
-            must(install)
+        yield
     finally:
         if guarded:
             _POLICY.unlink()
@@ -68,26 +112,36 @@ def _apt_install(what: str) -> None:
 
 def unpack(archive: dict[str, str]) -> None:
     """Unpack an uploaded archive into its own folder, whole or not at all."""
-    target, upload = Path(archive["target"]), Path(archive["upload"])
-    if not target.exists():
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        with upload.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != archive["sha256"]:
-                raise ApplyError(f"{upload} was damaged on its way; run the deploy again")
-            file.seek(0)
-            is_deb = file.read(8) == b"!<arch>\n"
-            file.seek(0)
-            if is_deb:
-                shutil.copyfile(upload, partial / _DEB)
-            else:
-                with tarfile.open(fileobj=file) as tar:
-                    tar.extractall(partial, filter="tar")
-        partial.rename(target)
-    upload.unlink(missing_ok=True)
+    target, ahead = Path(archive["target"]), notes.AHEAD / archive["sha256"]
+    if not target.exists() and ahead.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        ahead.rename(target)
+    elif not target.exists():
+        _extract(archive, target)
+    Path(archive["upload"]).unlink(missing_ok=True)
     if (target / _DEB).exists():
         _install_deb(target / _DEB)
+
+
+def _extract(archive: dict[str, str], target: Path) -> None:
+    upload, partial = Path(archive["upload"]), target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with upload.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != archive["sha256"]:
+            raise ApplyError(f"{upload} was damaged on its way; run the deploy again")
+        file.seek(0)
+        is_deb = file.read(8) == b"!<arch>\n"
+        file.seek(0)
+        if is_deb:
+            shutil.copyfile(upload, partial / _DEB)
+        else:
+            with tarfile.open(fileobj=file) as tar:
+                tar.extractall(partial, filter="tar")
+    # Else each start of a daemon, which may not write here, would compile the modules anew. Nobody changes the sources.
+    compileall.compile_dir(partial, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+    partial.rename(target)
+    upload.unlink()
 
 
 def _install_deb(path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Says how a component stands against its note: one round trip, nothing changed."""
+"""Says how the components stand against their notes: one round trip, nothing changed."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from deploy.host import notes
-from deploy.host.system import missing_packages, shell, unit_files, unit_states
+from deploy.host.system import installed_packages, missing_packages, shell, unit_files, unit_states
 
 
 def drift(note: dict[str, Any]) -> list[str]:
@@ -76,11 +76,15 @@ def _not_ready(commands: list[str]) -> list[str]:
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """Print the report of one component, the names of all, or the differences or health of those that belong here."""
+    """Print what a deploy has to know, or the differences or health of the components that belong here."""
     if arguments["verb"] == "report":
-        result: Any = report(arguments["name"])
-    elif arguments["verb"] == "components":
-        result = {"wanted": notes.wanted(), "applied": notes.applied()}
+        components = {name: report(name) for name in notes.applied()}
+        result: Any = {
+            "wanted": notes.wanted(),
+            "components": components,
+            "packages": sorted(installed_packages()),
+            "archives": [*map(str, notes.APPS.glob("*/*/"))],
+        }
     elif arguments["verb"] == "differences":
         result = {name: differences(name) for name in notes.wanted()}
     else:

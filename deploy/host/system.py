@@ -62,7 +62,12 @@ def journal(unit: str) -> str:
     return shell(f"journalctl --no-pager --quiet --lines 15 --unit {unit}").stdout
 
 
+def installed_packages() -> set[str]:
+    """Return the names of the Debian packages that are installed (by dpkg's file lists, which is quick)."""
+    return {path.stem.partition(":")[0] for path in Path("/var/lib/dpkg/info").glob("*.list")}
+
+
 def missing_packages(packages: list[str]) -> list[str]:
-    """Return the Debian packages that are not installed (by dpkg's file lists, which is quick)."""
-    info = Path("/var/lib/dpkg/info")
-    return [name for name in packages if not (info / f"{name}.list").exists() and not [*info.glob(f"{name}:*.list")]]
+    """Return the Debian packages that are not installed."""
+    there = installed_packages() if packages else set()
+    return [name for name in packages if name not in there]

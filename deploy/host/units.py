@@ -12,8 +12,9 @@ def activate(spec: dict[str, Any], changed: set[str] | None) -> None:
     """Restart or reload what the changed files ask for; None means that nothing is known, so restart."""
     states = unit_states([unit["name"] for unit in spec["units"]])
     for unit in spec["units"]:
-        name, running = unit["name"], states.get(unit["name"], "").startswith("active/")
-        if unit["enable"]:
+        name, state = unit["name"], states.get(unit["name"], "")
+        running = state.startswith("active/")
+        if unit["enable"] and not state.endswith("/enabled"):
             must(f"systemctl enable --quiet {name}")
         gentle = changed is not None and all(file in unit["reload_for"] for file in changed)
         if running and gentle and changed:

@@ -31,6 +31,8 @@ def component(plan: Plan) -> Component | None:
         "slow_query_ms": min(round(seconds(settings.slow_query) * 1000), 2**31 - 1),
         "local_clients": plan.node in clients,
         "remote_clients": remote,
+        "backup": plan.settings.backup if plan.settings.backup.mode == "deployed" else None,
+        "archive_timeout": max(1, round(seconds(plan.settings.backup.archive_timeout))),
     }
     tls = _tls(plan) if remote else ()
     plain = (

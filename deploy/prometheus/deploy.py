@@ -66,6 +66,8 @@ def rule_files(settings: Settings) -> dict[str, str]:
             slow_queries_per_hour=settings.thresholds.slow_queries_per_hour,
             endpoint_queries_per_minute=settings.thresholds.endpoint_queries_per_minute,
             endpoint_limits=settings.thresholds.endpoint_limits,
+            backup_age_hours=settings.thresholds.backup_age_hours,
+            restore_drill_age_days=settings.thresholds.restore_drill_age_days,
         )
     }
 

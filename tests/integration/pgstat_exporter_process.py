@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.conftest import free_port, wait_until
 
 SOURCE = Path(__file__).resolve().parents[2] / "exporters" / "pgstat_exporter" / "src"
-COLLECTORS = ("activity", "database", "locks", "server", "statements")
+COLLECTORS = ("activity", "archiver", "database", "locks", "server", "statements")
 MONITOR = "test_pgstat_monitor"
 
 

@@ -70,7 +70,7 @@ def settled(exporter: RunningExporter, wanted: dict[tuple[str, frozenset[tuple[s
 
 
 def test_every_collector_succeeds_with_pg_monitor_alone(exporter: RunningExporter) -> None:
-    """All five deliver; none is skipped or cut short."""
+    """All six deliver; none is skipped or cut short."""
     answer = exporter.scrape()
     assert answer.success() == dict.fromkeys(COLLECTORS, 1.0)
     assert answer.value("pg_up") == 1
@@ -304,7 +304,12 @@ def test_without_privilege_or_extension_collectors_are_skipped(
     finally:
         postgres.execute("DROP ROLE test_pgstat_nobody")
     skipped = {dict(key[1])["collector"]: dict(key[1])["reason"] for key in answer if key[0].endswith("_skipped")}
-    assert skipped == {"activity": "privilege", "database": "privilege", "statements": "extension"}
+    assert skipped == {
+        "activity": "privilege",
+        "archiver": "privilege",
+        "database": "privilege",
+        "statements": "extension",
+    }
     assert answer.success() == {"server": 1, "locks": 1} | dict.fromkeys(skipped, 0)
     assert "GRANT pg_read_all_stats TO it" in said.stdout
     assert "CREATE EXTENSION pg_stat_statements" in said.stdout

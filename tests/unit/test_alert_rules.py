@@ -96,7 +96,7 @@ def test_no_window_is_shorter_than_the_settings_allow_for() -> None:
 def test_thresholds_of_settings(promtool: str, tmp_path: Path) -> None:
     limits = {"/artikel/{id}": 600, '/o"dd\\': 0.5}
     text = alert_rules.thresholds(
-        slow_queries_per_hour=3.5, endpoint_queries_per_minute=1_000_000, endpoint_limits=limits
+        slow_queries_per_hour=3.5, endpoint_queries_per_minute=1_000_000, endpoint_limits=limits, backup_age_hours=0.5
     )
     (tmp_path / "thresholds.yml").write_text(text)
     assert _run(promtool, "check", "rules", tmp_path / "thresholds.yml").returncode == 0
@@ -105,6 +105,8 @@ def test_thresholds_of_settings(promtool: str, tmp_path: Path) -> None:
     assert {key: float(expr.removeprefix("vector(").removesuffix(")")) for key, expr in found.items()} == {
         ("erp:slow_queries_limit:per_hour", None): 3.5,
         ("erp:endpoint_db_queries_default_limit:per_minute", None): 1e6,
+        ("messwarte:backup_age_limit:seconds", None): 1800,
+        ("messwarte:restore_drill_age_limit:seconds", None): 691200,
         ("erp:endpoint_db_queries_limit:per_minute", "/artikel/{id}"): 600,
         ("erp:endpoint_db_queries_limit:per_minute", '/o"dd\\'): 0.5,
     }

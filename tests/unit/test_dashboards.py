@@ -32,7 +32,12 @@ METRICS = {
     # our PostgreSQL exporter
     "pg_up",
     *(metric.name for collector in content.load().values() for metric in collector.metrics()),
-    # node exporter
+    # node exporter, and what backups leave for it
+    "messwarte_backup_enrolled_timestamp_seconds",
+    "messwarte_backup_last_failed",
+    "messwarte_backup_last_success_timestamp_seconds",
+    "messwarte_restore_drill_last_failed",
+    "messwarte_restore_drill_last_success_timestamp_seconds",
     "node_cpu_seconds_total",
     "node_memory_MemAvailable_bytes",
     "node_memory_MemTotal_bytes",

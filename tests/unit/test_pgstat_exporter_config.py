@@ -20,7 +20,14 @@ def load(tmp_path: Path, text: str) -> list[config.Enabled]:
 
 def test_defaults_enable_every_collector(tmp_path: Path) -> None:
     """A DSN is all that has to be said."""
-    assert [one.name for one in load(tmp_path, DSN)] == ["activity", "database", "locks", "server", "statements"]
+    assert [one.name for one in load(tmp_path, DSN)] == [
+        "activity",
+        "archiver",
+        "database",
+        "locks",
+        "server",
+        "statements",
+    ]
 
 
 def test_settings_replace_what_the_declaration_says(tmp_path: Path) -> None:
@@ -100,7 +107,9 @@ def test_check_offline_needs_no_database(tmp_path: Path, capsys: pytest.CaptureF
 def test_grants_are_those_of_the_collectors_that_are_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Role and database are the DSN's; names that need quotes have them; a collector that is off asks for nothing."""
     path = tmp_path / "config.yml"
-    path.write_text("dsn: host=db dbname='my \"erp\"' user=watcher\ncollectors: {statements: {enabled: false}}\n")
+    path.write_text(
+        "dsn: host=db dbname='my \"erp\"' user=watcher\ncollectors: {statements: {enabled: false}, archiver: {enabled: false}}\n"
+    )
     assert main(["grants", "--config", str(path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "-- activity, database",
@@ -111,7 +120,7 @@ def test_grants_are_those_of_the_collectors_that_are_on(tmp_path: Path, capsys: 
     assert main(["grants", "--schema", "tools"]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("--")]
     assert printed == [
-        'GRANT "pg_read_all_stats" TO "messwarte_monitor";',
+        'GRANT "pg_monitor" TO "messwarte_monitor";',
         'GRANT CONNECT ON DATABASE "erp" TO "messwarte_monitor";',
         'GRANT USAGE ON SCHEMA "tools" TO "messwarte_monitor";',
     ]

@@ -26,7 +26,7 @@ def _refusal(folder: Path, text: str) -> str:
     ("text", "words"),
     [
         ("redis: {memroy: 1GB}", "redis.memroy: there is no such setting; there are: mode, existing, memory"),
-        ("postgres: {}", "postgres: there is no such setting; there are: network, postgresql, redis,"),
+        ("postgres: {}", "postgres: there is no such setting; there are: network, postgresql, backup, redis,"),
         (
             "grafana: {source: {mirror: x}}",
             "grafana.source.mirror: there is no such setting; there are: repository, package",
@@ -41,6 +41,23 @@ def _refusal(folder: Path, text: str) -> str:
         ("postgresql: {mode: on}", "postgresql.mode: Input should be 'deployed', 'existing' or 'off' (given: True)"),
         ("postgresql: {mode: existing}", "postgresql: `existing: {address: host:port}` belongs to `mode: existing`"),
         ("redis: {existing: {address: 'a:1'}}", "redis: `existing: {address: host:port}` belongs to `mode: existing`"),
+        ("backup: {folder: backup}", "backup.folder: must be an absolute path such as `/mnt/backup`"),
+        ("backup: {folder: /mnt/../etc}", "backup.folder: must be an absolute path such as `/mnt/backup`"),
+        ("backup: {full: Sundays}", "backup.full: must be a calendar event of systemd such as `Sun 01:30`"),
+        ("backup: {drill: \"Sun 01:30' ; reboot '\"}", "backup.drill: must be a calendar event of systemd"),
+        ("backup: {name: Main}", "backup.name: String should match pattern"),
+        (
+            "backup: {folder: /a, s3: {endpoint: 'a:1', region: r, bucket: b}}",
+            "backup: one place, not several (folder, s3)",
+        ),
+        (
+            "backup: {sftp: {address: 'a:1', user: u, path: /p, host_keys: [AAAA]}}",
+            "backup.sftp.host_keys.0: must be a public key such as `ssh-ed25519 AAAA...`",
+        ),
+        (
+            "backup: {mode: deployed}\npostgresql: {mode: off}",
+            "backup: `mode: deployed` belongs to `postgresql: {mode: deployed}`",
+        ),
         ("redis: {mode: existing, existing: {address: a}}", "redis.existing.address: must be `host:port`"),
         ("redis: {mode: existing, existing: {address: 'a:70000'}}", "must be `host:port`"),
         (
@@ -136,6 +153,16 @@ def test_trailing_slash_of_an_address_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "settings.yml"
     path.write_text("grafana: {url: 'https://grafana.example.com/erp/'}")
     assert load(path).grafana.url == "https://grafana.example.com/erp"
+
+
+def test_comment_of_a_host_key_is_dropped(tmp_path: Path) -> None:
+    """As is a trailing slash; both would end in a file of known hosts or in a path."""
+    path = tmp_path / "settings.yml"
+    keys = "['ssh-ed25519 AAAAC3NzaC1l/+= root@nas', 'ecdsa-sha2-nistp256 AAAAE2Vj']"
+    path.write_text(f"backup: {{sftp: {{address: 'nas:22', user: erp, path: /backup/, host_keys: {keys}}}}}")
+    sftp = load(path).backup.sftp
+    assert sftp is not None
+    assert (sftp.path, sftp.host_keys) == ("/backup", ["ssh-ed25519 AAAAC3NzaC1l/+=", "ecdsa-sha2-nistp256 AAAAE2Vj"])
 
 
 @pytest.mark.parametrize("name", ["lab", "local", "production.example"])

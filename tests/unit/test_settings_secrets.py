@@ -4,12 +4,17 @@ import base64
 import hashlib
 import hmac
 import multiprocessing
+import re
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
 
 from settings import Secrets, SecretsError, scram_verifier
+from settings.known import KNOWN
+from settings.stores import edited
 
 
 def test_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
@@ -21,7 +26,23 @@ def test_secret_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> N
     assert one.get("grafana_admin") == Secrets(path).get("grafana_admin") == made
     assert one.get("grafana_viewer") != made
     assert path.stat().st_mode & 0o777 == 0o600
-    assert set(yaml.safe_load(path.read_text())) == {"grafana_admin", "grafana_viewer"}
+    assert set(yaml.safe_load(path.read_text())) == {"grafana_admin", "grafana_viewer", "made"}
+
+
+def test_ssh_key_is_one_that_openssh_understands(tmp_path: Path) -> None:
+    """ssh-keygen finds the same public key in the private one, which stays the same; anything else is refused."""
+    private, public = Secrets(tmp_path / "secrets.yml").ssh_key("backup_key")
+    assert Secrets(tmp_path / "secrets.yml").ssh_key("backup_key") == (private, public)
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text(private)
+    shown = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, text=True, check=True).stdout
+    assert shown.split()[:2] == public.split()
+    Secrets(tmp_path / "secrets.yml").give("other", "not a key")
+    with pytest.raises(SecretsError, match="the secret `other` is no private SSH key without passphrase"):
+        Secrets(tmp_path / "secrets.yml").ssh_key("other")
+    Secrets(tmp_path / "secrets.yml").renew(["backup_key"])
+    assert Secrets(tmp_path / "secrets.yml").ssh_key("backup_key")[1] not in {public, ""}
 
 
 def test_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
@@ -82,6 +103,7 @@ def test_runs_at_the_same_time_agree(tmp_path: Path) -> None:
         start.touch()
         results = [one.get(30) for one in waiting]
     kept = yaml.safe_load(path.read_text())
+    assert len(kept.pop("made").splitlines()) == 10
     assert results == [kept] * 4
     assert len(kept) == 10
 
@@ -135,3 +157,78 @@ def test_a_look_at_what_would_change_makes_no_file(tmp_path: Path) -> None:
     assert secrets.get("one") == secrets.get("one")
     assert secrets.scram("one").startswith("SCRAM-SHA-256$")
     assert not path.exists()
+
+
+def test_what_is_kept_is_made_anew_when_it_no_longer_fits(tmp_path: Path) -> None:
+    """A text of several lines, such as a certificate, made once while it fits; all else in the file stays as it was."""
+    path = tmp_path / "secrets.yml"
+    path.touch(mode=0o600)
+    path.write_text(
+        "# by hand\nsmtp_password: hunter2 # the mail team's\ncertificate: |\n  old\n  text\n\n# below\nlast: one"
+    )
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"BEGIN\n  {len(made)}: #x\nEND\n")
+        return made[-1]
+
+    def fits(value: str) -> bool:
+        return value in made
+
+    first = Secrets(path).keep("certificate", make, fits)
+    assert Secrets(path).keep("certificate", make, fits) == first == made[0]
+    whole, _, marks = path.read_text().partition("\nmade: |\n")
+    assert marks.startswith("  certificate ")
+    assert whole == (
+        "# by hand\nsmtp_password: hunter2 # the mail team's\n"
+        "certificate: |\n  BEGIN\n    0: #x\n  END\n# below\nlast: one"
+    )
+    second = Secrets(path).keep("certificate", make, lambda value: value != first)
+    assert Secrets(path).get("certificate") == second == made[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", "new: '5'\n"),
+        ("{a: b}", "a: b\nnew: '5'\n"),
+        ("---\na: b\n...\n", "a: b\nnew: '5'\n"),
+        ("a: b # c", "a: b # c\nnew: '5'\n"),
+        ("new: |-\n  old\n  er\n# c\n", "new: '5'\n# c\n"),
+        ("new: x # c\na: b\n", "new: '5' # c\na: b\n"),
+        ("'new': \"x\"   # c\na: größe\n", "new: '5'   # c\na: größe\n"),
+    ],
+)
+def test_entries_are_set_where_they_stand(text: str, wanted: str) -> None:
+    """Comments stay wherever YAML's form lets them."""
+    assert edited(text, {"new": "5"}) == wanted
+
+
+def test_age_is_told_of_what_was_made_here_only(tmp_path: Path) -> None:
+    """A value that the operator put in the place of ours is given; renewing tells a new moment and keeps all others."""
+    path = tmp_path / "secrets.yml"
+    before = datetime.now(UTC).replace(microsecond=0)
+    one, two = Secrets(path).get("redis_monitor"), Secrets(path).get("grafana_admin")
+    verifier = Secrets(path).scram("postgres_erp_app")
+    made = Secrets(path).made()
+    assert made.keys() == {"redis_monitor", "grafana_admin", "postgres_erp_app"}
+    assert all(moment is not None and before <= moment <= datetime.now(UTC) for moment in made.values())
+    path.write_text(path.read_text().replace(one, "hunter2"))
+    assert Secrets(path).made()["redis_monitor"] is None
+    Secrets(path).give("smtp_password", "from: outside #1")
+    Secrets(path).renew(["redis_monitor", "postgres_erp_app"])
+    last = Secrets(path)
+    assert {name for name, moment in last.made().items() if moment is None} == {"smtp_password"}
+    assert last.require("smtp_password", "") == "from: outside #1"
+    assert last.get("redis_monitor") not in {one, "hunter2"}
+    assert last.get("grafana_admin") == two
+    assert last.scram("postgres_erp_app") != verifier
+
+
+def test_every_secret_that_is_deployed_is_known() -> None:
+    """What the components ask for by name has a line in `secrets list`, and nothing else has."""
+    root = Path(__file__).resolve().parent.parent.parent
+    asked = re.compile(r'secrets\.(?:get|scram|bcrypt|ssh_key|require)\(\s*"(\w+)"')
+    used = {name for path in (root / "deploy").rglob("*.py") for name in asked.findall(path.read_text())}
+    # Which signs what hosts are asked for, and is asked for by no name of a component.
+    assert used | {"tls_authority"} == KNOWN.keys()

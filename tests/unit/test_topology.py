@@ -61,3 +61,28 @@ def test_what_exists_is_measured_on_the_monitoring_host_for_a_prometheus_that_ex
 def test_an_erp_that_exists_is_scraped_on_its_hosts() -> None:
     with pytest.raises(SettingsError, match=r"erp\.mode is `existing`, and the inventory has no host in group `app`"):
         _topology(("database", "cache", "monitoring", "worker"), erp={"mode": "existing"})
+
+
+@pytest.mark.parametrize(
+    ("groups", "backup", "words"),
+    [
+        ((), {}, "there is no place for the backups; name a host in group `backup`"),
+        (("backup",), {"folder": "/mnt/backup"}, "`folder` and host two of group `backup` are two places"),
+        (("backup", "database"), {}, "host two is in groups `database` and `backup`"),
+    ],
+)
+def test_backups_need_one_place_that_outlives_the_database(
+    groups: tuple[str, ...], backup: dict[str, object], words: str
+) -> None:
+    settings = Settings.model_validate({"backup": {"mode": "deployed", **backup}})
+    first = [group for group in GROUPS if group not in groups and group != "backup"]
+    nodes = [node("one", {"address": "10.0.0.1"}, first), node("two", {"address": "10.0.0.2"}, groups)]
+    with pytest.raises(SettingsError, match=words):
+        Topology(nodes, settings)
+
+
+def test_host_of_group_backup_is_the_place_only_when_backups_are_wanted() -> None:
+    for mode, found in (("off", "None"), ("deployed", "10.0.0.2:2222")):
+        settings = Settings.model_validate({"backup": {"mode": mode}})
+        one = node("one", {"address": "10.0.0.1"}, [group for group in GROUPS if group != "backup"])
+        assert str(Topology([one, node("two", {"address": "10.0.0.2"}, ["backup"])], settings).backup_store()) == found

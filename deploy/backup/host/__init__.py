@@ -1,0 +1,1 @@
+"""Runs on the database host: PostgreSQL's backups by pgBackRest, restores, and drills. Standard library only."""

@@ -1,0 +1,17 @@
+WITH waiting AS (
+    SELECT
+        count(*) AS files,
+        greatest(extract(epoch FROM clock_timestamp() - min(modification)), 0) AS longest_wait
+    FROM pg_ls_archive_statusdir()
+    WHERE name LIKE '%.ready'
+)
+SELECT
+    a.archived_count AS archived,
+    a.failed_count AS failed,
+    extract(epoch FROM a.last_archived_time)::float8 AS last_archived,
+    extract(epoch FROM a.last_failed_time)::float8 AS last_failed,
+    w.files AS waiting,
+    coalesce(w.longest_wait, 0)::float8 AS longest_wait
+FROM pg_stat_archiver AS a
+CROSS JOIN waiting AS w
+WHERE current_setting('archive_mode') <> 'off'
