@@ -107,9 +107,8 @@ def test_check_offline_needs_no_database(tmp_path: Path, capsys: pytest.CaptureF
 def test_grants_are_those_of_the_collectors_that_are_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Role and database are the DSN's; names that need quotes have them; a collector that is off asks for nothing."""
     path = tmp_path / "config.yml"
-    path.write_text(
-        "dsn: host=db dbname='my \"erp\"' user=watcher\ncollectors: {statements: {enabled: false}, archiver: {enabled: false}}\n"
-    )
+    off = "collectors: {statements: {enabled: false}, archiver: {enabled: false}}"
+    path.write_text(f"dsn: host=db dbname='my \"erp\"' user=watcher\n{off}\n")
     assert main(["grants", "--config", str(path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "-- activity, database",
