@@ -29,7 +29,7 @@ SELECT 'start', pg_postmaster_start_time() || ' ' || pg_conf_load_time()
 """
 _METRICS = """
 export DEBIAN_FRONTEND=noninteractive
-apt-get install -y -q --no-install-recommends prometheus
+apt-get install -y -q --no-install-recommends prometheus curl
 """
 
 
