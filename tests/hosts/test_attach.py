@@ -29,7 +29,7 @@ SELECT 'start', pg_postmaster_start_time() || ' ' || pg_conf_load_time()
 """
 _METRICS = """
 export DEBIAN_FRONTEND=noninteractive
-apt-get install -y -q --no-install-recommends prometheus
+apt-get install -y -q --no-install-recommends prometheus curl
 """
 
 
@@ -63,13 +63,13 @@ def test_the_foreign_server_has_what_grants_prints_and_was_not_restarted(
     )
     granted = [line for line in printed.splitlines() if not line.startswith("--")]
     assert granted == [
-        'GRANT "pg_read_all_stats" TO "messwarte_monitor";',
+        'GRANT "pg_monitor" TO "messwarte_monitor";',
         f'GRANT CONNECT ON DATABASE "{DATABASE}" TO "messwarte_monitor";',
         'GRANT USAGE ON SCHEMA "public" TO "messwarte_monitor";',
     ]
     assert {line for line in after - before if "messwarte" in line} == {
         "role|messwarte_monitor",
-        "member|pg_read_all_stats messwarte_monitor",
+        "member|pg_monitor messwarte_monitor",
         f"database|{DATABASE} messwarte_monitor=c/postgres",
         "schema|public messwarte_monitor=U/pg_database_owner",
     }

@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from attach import AttachError, postgresql
 from settings import load
 from tests.integration.conftest import PostgresServer, postgres_server, wait_until
-from tests.integration.pgstat_exporter_process import command, environment, running, write_config
+from tests.integration.pgstat_exporter_process import COLLECTORS, command, environment, running, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = "messwarte_monitor"
@@ -177,13 +177,13 @@ def test_the_role_has_exactly_what_grants_prints_and_nothing_restarts(foreign: F
     changed = {"database Buchhaltung", "namespace public"}
     assert {f"{kind} {name}" for kind, name, _ in before - after} <= changed
     new = {f"{kind} {name}" for kind, name, _ in after - before}
-    assert new == {*changed, f"role {ROLE}", "members pg_read_all_stats"}
+    assert new == {*changed, f"role {ROLE}", "members pg_monitor"}
 
     password = tmp_path / "password"
     password.write_text(foreign.secrets["postgres_monitor"])
     config = write_config(tmp_path, login, password_file=str(password))
     check = subprocess.run(command("check", config), env=environment(), capture_output=True, text=True, check=False)
-    assert (check.returncode, check.stdout.count(" ok: ")) == (0, 6), check.stdout
+    assert (check.returncode, check.stdout.count(" ok: ")) == (0, 1 + len(COLLECTORS)), check.stdout
 
 
 def test_a_second_run_changes_nothing_and_what_was_changed_by_hand_comes_back(foreign: Foreign) -> None:
@@ -192,9 +192,7 @@ def test_a_second_run_changes_nothing_and_what_was_changed_by_hand_comes_back(fo
     again = foreign.attach(foreign.dsn)
     assert (again.returncode, foreign.rest()) == (0, first)
     assert "nothing to change: role and grants are there" in again.stdout
-    foreign.ask(
-        f"ALTER ROLE {ROLE} SUPERUSER PASSWORD 'x' VALID UNTIL '2020-01-01'; REVOKE pg_read_all_stats FROM {ROLE}"
-    )
+    foreign.ask(f"ALTER ROLE {ROLE} SUPERUSER PASSWORD 'x' VALID UNTIL '2020-01-01'; REVOKE pg_monitor FROM {ROLE}")
     mended = foreign.attach(foreign.dsn)
     assert (mended.returncode, foreign.rest()) == (0, first), mended.stdout + mended.stderr
     assert f"ALTER ROLE {ROLE} NOSUPERUSER VALID UNTIL 'infinity';" in mended.stdout
@@ -311,14 +309,14 @@ def test_a_role_that_pg_hba_keeps_out_is_said_with_what_to_add(foreign: Foreign)
 
 
 def test_an_administrator_who_is_no_superuser_is_told_what_may_be_logged(foreign: Foreign) -> None:
-    """What is missing is refused whole; with the right to give pg_read_all_stats, it works and stays quiet after."""
+    """What is missing is refused whole; with the right to give pg_monitor, it works and stays quiet after."""
     foreign.ask("CREATE ROLE dba LOGIN CREATEROLE PASSWORD 'dba'", "postgres")
     dsn = foreign.dsn.replace("postgres@", "dba@")
     try:
         denied = foreign.attach(dsn, stdin="dba")
         assert (denied.returncode, "nothing was changed: GRANT " in denied.stderr) == (1, True)
         assert foreign.ask(ROLES) == []
-        foreign.ask('GRANT pg_read_all_stats TO dba WITH ADMIN OPTION; ALTER DATABASE "Buchhaltung" OWNER TO dba')
+        foreign.ask('GRANT pg_monitor TO dba WITH ADMIN OPTION; ALTER DATABASE "Buchhaltung" OWNER TO dba')
         foreign.ask("ALTER SCHEMA public OWNER TO dba")
         run = foreign.attach(dsn, stdin="dba")
         assert run.returncode == 0, run.stderr

@@ -11,6 +11,7 @@ from pgstat_exporter.config import Config, Enabled
 from pgstat_exporter.content import Collector
 
 ROLE, DATABASE, SCHEMA = "messwarte_monitor", "erp", "public"
+_ALL = "pg_monitor"
 _ON = {"role": "", "database": "CONNECT ON DATABASE ", "schema": "USAGE ON SCHEMA "}
 
 
@@ -37,10 +38,12 @@ class Grant:
 def needed(collectors: Iterable[Collector], database: str = DATABASE, schema: str | None = SCHEMA) -> list[Grant]:
     """Return what collectors need; `schema` is that of their extensions in `database`, None without one."""
     chosen = list(collectors)
-    roles = sorted({role for one in chosen if (role := one.declaration.role)})
+    asked = {one.name: role for one in chosen if (role := one.declaration.role)}
+    # It is a member of all the others.
+    roles = [_ALL] if _ALL in asked.values() else sorted(set(asked.values()))
     extensions = sorted({extension for one in chosen if (extension := one.declaration.extension)})
     found = [
-        Grant("role", role, ", ".join(one.name for one in chosen if one.declaration.role == role)) for role in roles
+        Grant("role", role, ", ".join(name for name, wish in asked.items() if role in {wish, _ALL})) for role in roles
     ]
     found.append(Grant("database", database, "all collectors"))
     if extensions and schema:
