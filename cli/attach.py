@@ -13,8 +13,8 @@ from attach import prometheus as files
 from attach.grafana import Grafana, check_url
 from attach.postgresql import ROLE, Server, Step
 from cli import stack
-from deploy.topology import secrets_of, settings_of
-from settings import SecretsError, SettingsError
+from deploy.topology import secrets_of
+from settings import SecretsError, SettingsError, load
 from settings.model import ExistingPostgreSQL
 
 _WAYS = "the password is asked for on a terminal, or comes with --password-file, --password-stdin or ~/.pgpass"
@@ -54,6 +54,7 @@ def postgresql(
     try:
         parameters = sessions.parse(dsn)
         data = stack.data(inventory)
+        settings_file = Path(data.get("settings") or "settings.yml").resolve()
         with _connect(parameters, _secret(password_file, password_stdin)) as connection:
             server, there = Server(connection), sessions.existing(connection, address)
             tls = "over TLS" if server.tls else "without TLS"
@@ -74,7 +75,7 @@ def postgresql(
             trouble, encrypted = ("", server.tls) if dry_run else sessions.login(parameters, there, password)
             there = sessions.with_tls(there, parameters, encrypted=server.tls if trouble else encrypted)
         if not dry_run:
-            _tell(data, there)
+            _tell(settings_file, there)
             _try_the_way(inventory, there, trouble)
     except sessions.DsnError as error:
         raise click.UsageError(f"DSN {error}; {_WAYS}") from error
@@ -171,18 +172,17 @@ def _run(server: Server, steps: list[Step], nothing: str, dry_run: bool) -> None
         print(f"note: the server's log may hold this SQL, as only a superuser can set {', '.join(loud)}")
 
 
-def _tell(data: dict[str, Any], there: ExistingPostgreSQL) -> None:
-    file = data.get("settings") or "settings.yml"
+def _tell(settings_file: Path, there: ExistingPostgreSQL) -> None:
     try:
-        known = settings_of(data)[1].postgresql.existing == there
+        known = load(settings_file).postgresql.existing == there
     except SettingsError:
         known = False
     if known:
-        print(f"{file} says so already")
+        print(f"{settings_file} says so already")
         return
     section = {"mode": "existing", "existing": there.model_dump(exclude_none=True)}
     lines = yaml.safe_dump({"postgresql": section}, sort_keys=False).splitlines()
-    print("\n".join([f"settings, for {file}:", *(f"    {line}" for line in lines)]))
+    print("\n".join([f"settings, for {settings_file}:", *(f"    {line}" for line in lines)]))
 
 
 def _try_the_way(inventory: str, there: ExistingPostgreSQL, trouble_here: str) -> None:

@@ -49,10 +49,16 @@ def _check(inventory: str, hosts: set[str], as_json: bool) -> int:
     by_hand = stack.report(inventory, "differences")
     if unknown := hosts - by_hand.keys():
         raise stack.UnknownError(f"could not be checked, as they do not answer: {', '.join(sorted(unknown))}")
-    steps = [(host, step["name"]) for step in answer["plan"] for host in step["hosts_with_change"]]
+    steps = [
+        (host, step["name"].partition(";")[0], step) for step in answer["plan"] for host in step["hosts_with_change"]
+    ]
     drift: list[dict[str, Any]] = [
-        {"host": host, "component": name, "differences": by_hand.get(host, {}).get(name) or ["what is wanted is new"]}
-        for host, name in steps
+        {
+            "host": host,
+            "component": name,
+            "differences": by_hand.get(host, {}).get(name) or _going(step, host) or ["what is wanted is new"],
+        }
+        for host, name, step in steps
     ]
     if as_json:
         print(json.dumps(drift, indent=2))
@@ -64,6 +70,12 @@ def _check(inventory: str, hosts: set[str], as_json: bool) -> int:
             f"components that differ: {len(drift)}; bring them to what is wanted with {again}" if drift else "no drift"
         )
     return 1 if drift else 0
+
+
+def _going(step: dict[str, Any], host: str) -> list[str]:
+    """Return which components a step takes away from a host, as deploy/stack.py puts it into the step's name."""
+    said = [name.partition(f"; {host} without ")[2] for name in step["names"]]
+    return [f"{name} would go" for one in said if one for name in one.split(", ")]
 
 
 def _roll_back(inventory: str, component: str) -> int:

@@ -33,7 +33,7 @@ def command(*, inventory: str, lab: str, to: str | None, timeline: int | None, d
             run([*host, f"command -v {_COMMAND} >/dev/null || {{ echo '{_ABSENT}'; exit 1; }}; {_COMMAND} {verb}"])
         )
     where = ["--to", to, *(["--timeline", str(timeline)] if timeline else [])]
-    if stack.pyinfra(inventory, "deploy/restore.py", "--data", "phase=prepare"):
+    if stack.pyinfra(inventory, "deploy/restore.py", "--limit", "database", "--data", "phase=prepare"):
         raise click.ClickException("nothing was touched but packages and configuration; see above")
     if run([*host, shlex.join([_COMMAND, "check", *where])]):
         raise click.ClickException("nothing was stopped or restored; see above")
@@ -44,8 +44,10 @@ def command(*, inventory: str, lab: str, to: str | None, timeline: int | None, d
 
 def _restore(inventory: str, host: list[str], where: list[str]) -> int:
     """Stop what writes, restore, and have a deploy start everything again, also where the restore failed."""
-    restored = stack.pyinfra(inventory, "deploy/restore.py", "--data", "phase=stop")
-    restored = restored or run([*host, shlex.join([_COMMAND, "restore", *where])])
+    # A host that cannot be reached just now has no session either, as soon as PostgreSQL is stopped.
+    if stack.pyinfra(inventory, "deploy/restore.py", "--data", "phase=stop"):
+        print("not everything that writes could be stopped; PostgreSQL ends its sessions", file=sys.stderr)
+    restored = run([*host, shlex.join([_COMMAND, "restore", *where])])
     deployed = stack.deploy(inventory)
     if restored:
         print("nothing was restored; see above the deploy", file=sys.stderr)

@@ -79,31 +79,32 @@ def check_settings(inventory: str) -> set[str]:
     return {node.name for node in nodes}
 
 
-def topology(inventory: str) -> tuple[Topology, Secrets]:
-    """Return the hosts of an inventory with its settings, and its secrets. Raises UnknownError."""
-    hosts = _hosts(inventory)
-    nodes = [node_of(host["name"], host["data"], host["groups"]) for host in hosts]
-    try:
-        return Topology(nodes, settings_of(hosts[0]["data"])[1]), secrets_of(hosts[0]["data"])
-    except (SettingsError, SecretsError) as error:
-        raise UnknownError(str(error)) from error
-
-
-def data(inventory: str) -> dict[str, Any]:
-    """Return the data that the hosts of an inventory share: the names of settings and secrets. Raises UnknownError."""
-    return dict(_hosts(inventory)[0]["data"])
-
-
 def secrets(inventory: str) -> tuple[Settings, Secrets]:
     """Return settings and secrets of an inventory. Raises UnknownError."""
     known = {str(host["data"].get("secrets")): host["data"] for host in _hosts(inventory)}
-    if len(known) > 1:
-        raise UnknownError(f"{inventory}: its hosts name several secrets files: {', '.join(sorted(known))}")
+    if len(known) != 1:
+        raise UnknownError(f"{inventory}: its hosts have to name one secrets file: {', '.join(known) or 'no host'}")
     (data,) = known.values()
     try:
         return settings_of(data)[1], secrets_of(data)
     except (SettingsError, SecretsError) as error:
         raise UnknownError(str(error)) from error
+
+
+def topology(inventory: str) -> tuple[Topology, Secrets]:
+    """Return the hosts of an inventory with its settings, and its secrets. Raises UnknownError."""
+    hosts = _hosts(inventory)
+    try:
+        data = hosts[0]["data"]
+        nodes = [node_of(host["name"], host["data"], host["groups"]) for host in hosts]
+        return Topology(nodes, settings_of(data)[1]), secrets_of(data)
+    except (SettingsError, SecretsError) as error:
+        raise UnknownError(str(error)) from error
+
+
+def data(inventory: str) -> dict[str, Any]:
+    """Return the data of an inventory's first host, which names settings and secrets; neither is looked at."""
+    return dict(_hosts(inventory)[0]["data"])
 
 
 def _hosts(inventory: str) -> list[dict[str, Any]]:

@@ -25,7 +25,8 @@ _LAB_PYTHON = "3.13"
 def command(hosts: tuple[str, ...], lab: str) -> None:
     """Boot a Debian 13 host, deploy the stack with a demo ERP under load, and wait until data and a mail are there.
 
-    HOSTS are names; a host named database, cache, monitoring, worker or app carries that group, the first one the rest.
+    HOSTS are names; a host named database, cache, monitoring, worker, app or backup carries that group, the first one
+    the rest, but for backups.
     """
     begun = time.monotonic()
     try:

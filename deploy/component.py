@@ -81,12 +81,13 @@ class Component:
     Commands run as root in /bin/sh: `before` anything is staged, `validate` in the staged generation,
     `swapped` when it has taken the old one's place, `after` the units were started or reloaded, `ready` until
     they succeed. `probes` print state that is no file; when that changes, the component is applied again. `ports` are
-    those that its units listen on (TCP), at the addresses `listens`. Units of its packages that are `idle` are kept
-    from running, unless they were there before.
+    those that its units listen on (TCP), at the addresses `listens`. `packages` are Debian's, `repository_packages` of
+    a repository that `before` adds; units of theirs that are `idle` do not run, unless they were there before.
     """
 
     name: str
     packages: tuple[str, ...] = ()
+    repository_packages: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
     users: tuple[str, ...] = ()
     files: tuple[File, ...] = ()
@@ -124,7 +125,7 @@ class Component:
                 key: getattr(self, key)
                 for key in ("name", "packages", "idle", "users", "before", "validate", "swapped", "after")
             },
-            **{key: getattr(self, key) for key in ("ready", "timeout", "url", "detail")},
+            **{key: getattr(self, key) for key in ("ready", "timeout", "url", "detail", "repository_packages")},
             "links": dict(self.links),
             "probes": dict(self.probes),
             "units": [asdict(unit) for unit in self.units],

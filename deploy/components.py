@@ -13,6 +13,7 @@ from deploy.erp.deploy import load as erp_load
 from deploy.firewall.deploy import component as firewall
 from deploy.gate.deploy import component as gate
 from deploy.grafana.deploy import component as grafana
+from deploy.journal.deploy import component as journal
 from deploy.mailbox.deploy import component as mailbox
 from deploy.migrations.deploy import component as migrations
 from deploy.node_exporter.deploy import component as node_exporter
@@ -25,6 +26,7 @@ from deploy.redis_exporter.deploy import component as redis_exporter
 from deploy.tasks.deploy import component as tasks
 
 COMPONENTS: dict[str, Callable[[Plan], Component | None]] = {
+    "journal": journal,
     "node_exporter": node_exporter,
     "backup_store": backup_store,
     "postgresql": postgresql,

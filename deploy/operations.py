@@ -102,7 +102,8 @@ def component(wanted: Component | None) -> Generator[StringCommand | FileUploadC
         host.noop(f"{wanted.name} is as wanted")
         return
     there = _report()["archives"]
-    yield from _upload([one for one in wanted.archives if not {one.target, f"{_AHEAD}/{one.sha256}"} & set(there)])
+    absent = [one for one in wanted.archives if one.target not in there and f"{_AHEAD}/{one.sha256}" not in there]
+    yield from _upload(absent)
     yield _apply(wanted.spec())
 
 

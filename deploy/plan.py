@@ -16,7 +16,8 @@ from settings.certificates import HostCertificate
 class HostFacts:
     """Facts of a host: memory and free space (by path) in bytes, clock in seconds since 1970.
 
-    `listeners` are address, TCP port, program and systemd unit of what listens.
+    `listeners` are address, TCP port, program and systemd unit of what listens, `applied` the components whose deploy
+    was begun.
     """
 
     memory: int
@@ -27,7 +28,7 @@ class HostFacts:
     clock: float
     free: dict[str, int]
     listeners: tuple[tuple[str, int, str, str], ...]
-    deployed: bool
+    applied: list[str]
     grafana_there: bool
     grafana_reachable: bool
 

@@ -23,7 +23,7 @@ def host_findings(facts: HostFacts) -> list[str]:
         found.append("commands do not run as root; log in as root, or set `_sudo` in the inventory")
     if facts.memory < _MEMORY:
         found.append(f"it has {facts.memory // 2**20} MB of memory; {_MEMORY // 2**20} MB is the least")
-    part = 10 if facts.deployed else 1
+    part = 10 if facts.applied else 1
     found += [
         f"{path} has {facts.free[path] // 2**20} MB free; a deploy may need {least // part // 2**20} MB there"
         for path, least in _FREE.items()

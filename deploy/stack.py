@@ -22,7 +22,11 @@ except (AppError, SecretsError, SettingsError) as error:
     raise PyinfraError(str(error)) from None
 
 kept = ["grafana"] if plan.grafana_kept else []
-operations.only(name="only what is wanted", wanted=[*parts, *kept])
+there = [*parts, *kept]
+going = sorted(set(plan.facts.applied) - set(there))
+operations.only(
+    name="only what is wanted" + (f"; {host.name} without {', '.join(going)}" if going else ""), wanted=there
+)
 operations.packages(name="packages", wanted=parts)
 
 # Every host takes part in every step: pyinfra keeps order only between operations that one host has both of, and the

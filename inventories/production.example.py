@@ -33,6 +33,7 @@ _data = {
     # A host that is not in known_hosts is refused: `ssh-keyscan` it, compare the fingerprint, then add it.
     "ssh_strict_host_key_checking": "yes",
     # What each component is set to, and the secrets, which the first run makes (mode 0600; back this file up).
+    # A SOPS or an age file is a place for them too: docs/secrets.md.
     "settings": str(_here / f"{_name}.yml"),
     "secrets": str(_here / f"{_name}.secrets.yml"),
 }

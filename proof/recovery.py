@@ -10,7 +10,7 @@ from threading import Thread
 
 from lab import Machine
 
-_PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d erp"
+_PSQL = "PGOPTIONS='-c client_min_messages=warning' runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d erp"
 _EACH = "FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY relname \\gexec"
 _HASHES = (
     "SELECT format('SELECT %L, md5(string_agg(one::text, chr(10) ORDER BY one::text)) FROM %s AS one', relname, "

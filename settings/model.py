@@ -280,6 +280,12 @@ class Timing(Strict):
     window_factor: float = Field(default=1.0, gt=0, le=1, description="On the rules' windows and `for`.")
 
 
+class Journal(Strict):
+    """systemd's journal, where all services of every host log."""
+
+    max_size: Size = Field(default="1GB", description="Oldest entries go when a host's journal grows over this.")
+
+
 class Settings(Strict):
     """Everything that can be set, with defaults that suit production."""
 
@@ -294,6 +300,7 @@ class Settings(Strict):
     tasks: Tasks = Tasks()
     thresholds: Thresholds = Thresholds()
     timing: Timing = Timing()
+    journal: Journal = Journal()
     mailbox: bool = Field(
         default=False,
         description="An SMTP server with a local mailbox on the monitoring host, for trying out.",

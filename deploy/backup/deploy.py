@@ -47,7 +47,7 @@ def component(plan: Plan) -> Component | None:
         before=(f"install -d -o postgres -g postgres {_STATE} {_STATE}/locks",),
         validate=(*_place_is_there(plan), *(f"systemd-analyze calendar '{when}'" for when in _schedule(plan).values())),
         after=(
-            f"runuser -u postgres -- {_COMMAND} enroll '{place(plan)}'",
+            f"runuser -u postgres -- {_COMMAND} enroll '{place(plan)}'{_hint(plan)}",
             # The first backup, and the proof that it can be restored.
             f"runuser -u postgres -- {_COMMAND} need-backup 2>/dev/null "
             "|| systemctl start --no-block messwarte-backup-full.service messwarte-restore-drill.service",
@@ -67,6 +67,15 @@ def place(plan: Plan) -> str:
     if settings.sftp:
         return f"sftp://{settings.sftp.user}@{settings.sftp.address}{settings.sftp.path}"
     return f"sftp://{USER}@{store}{FOLDER}"
+
+
+def _hint(plan: Plan) -> str:
+    """Return what says, when an SFTP server of the operator's refuses, which key it has to know."""
+    given = plan.settings.backup.sftp
+    if not given:
+        return ""
+    trouble = f"{given.user} at {given.address} has to be allowed in with this key:"
+    return f' || {{ echo "{trouble}"; cat id_ed25519.pub; exit 1; }}'
 
 
 def _schedule(plan: Plan) -> dict[str, str]:

@@ -7,6 +7,7 @@ from deploy.postgresql.deploy import PSQL
 # Who may act as erp_owner over the socket, and as nobody else.
 OWNER = "messwarte-owner"
 OWNER_USER = f'u {OWNER} - "Owner of the objects in the ERP database"'
+_OURS = "'erp_owner', 'erp_app', 'messwarte_monitor'"
 OWNER_DSN = "host=/var/run/postgresql dbname=erp user=erp_owner"
 
 
@@ -14,8 +15,11 @@ def component(plan: Plan) -> Component | None:
     """Return roles and database for the database host."""
     if plan.settings.postgresql.mode != "deployed" or not plan.here("database"):
         return None
+    acls = render("database/templates/acls.sql.j2", ours=_OURS)
     roles = render(
         "database/templates/roles.sql.j2",
+        ours=_OURS,
+        acls=acls,
         app_verifier=plan.secrets.scram("postgres_erp_app"),
         monitor_verifier=plan.secrets.scram("postgres_monitor"),
     )
@@ -24,7 +28,7 @@ def component(plan: Plan) -> Component | None:
         "database",
         files=(
             File("roles.sql", roles, 0o600),
-            File("probe.sql", render("database/templates/probe.sql.j2")),
+            File("probe.sql", render("database/templates/probe.sql.j2", ours=_OURS, acls=acls)),
         ),
         # On standard input: the file is root's alone, and no password is ever an argument.
         after=(f"{PSQL} < roles.sql",),

@@ -28,7 +28,8 @@ def component(plan: Plan) -> Component | None:
     unit_link = {f"/etc/systemd/system/{_UNIT}": _UNIT} if own_unit else {}
     return Component(
         "grafana",
-        packages=("curl", "ca-certificates", "fontconfig-config") + (() if package else ("grafana",)),
+        packages=("curl", "ca-certificates", "fontconfig-config"),
+        repository_packages=() if package else ("grafana",),
         users=('u grafana - "Grafana" /var/lib/grafana',) if own_unit else (),
         archives=archives,
         before=() if package else source.add_repository(plan.settings.grafana.source.repository),
@@ -41,6 +42,7 @@ def component(plan: Plan) -> Component | None:
             "python3 -I accounts.py",
         ),
         ready=(curl(f"{local}/api/health"),),
+        probes={"accounts": "python3 -I /etc/messwarte/grafana/current/probe.py"},
         timeout=90,
         ports=(3000,),
         doors=(DOOR,),
@@ -62,6 +64,7 @@ def _files(plan: Plan, home: str, own_unit: bool) -> tuple[File, ...]:
         "grafana.ini": render(f"{_T}/grafana.ini.j2", url=plan.grafana_url, credentials=credentials),
         "drop-in.conf": render(f"{_T}/drop-in.conf.j2", home=home, own_unit=own_unit),
         "accounts.py": render(f"{_T}/accounts.py.j2", cli=cli),
+        "probe.py": render(f"{_T}/probe.py.j2"),
         "provisioning/datasources/messwarte.yml": render(
             f"{_T}/datasources.yml.j2",
             prometheus=plan.settings.prometheus.existing.address

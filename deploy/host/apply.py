@@ -7,7 +7,6 @@ with, so whatever interrupts this one, the next begins anew.
 import contextlib
 import fcntl
 import os
-import shlex
 import shutil
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.host import generations, notes, packages, units
-from deploy.host.system import ApplyError, must, unit_files, unit_states
+from deploy.host.system import ApplyError, must, unit_files
 
 
 def main(spec: dict[str, Any]) -> None:
@@ -42,10 +41,10 @@ def _apply(spec: dict[str, Any]) -> None:
     old, begun = notes.read_note(name), notes.read_begun(name)
     previous = current.resolve() if current.exists() else None
     packages.install(spec["packages"], spec["idle"])
-    for line in spec["users"]:
-        must(f"systemd-sysusers --inline {shlex.quote(line)}")
+    packages.make_users(spec["users"])
     for command in spec["before"]:
         must(command)
+    packages.install(spec["repository_packages"], [])
     for archive in spec["archives"]:
         packages.unpack(archive)
     staged = generations.stage(home, spec["files"])
@@ -56,12 +55,16 @@ def _apply(spec: dict[str, Any]) -> None:
         shutil.rmtree(staged)
         raise
     changed = generations.changed(old, previous, staged)
+    if old is None or old.get("trees", {}) != _trees(spec):
+        changed = None
     notes.write(notes.note_path(name), _begun_note(spec, begun))
     generation = generations.keep(staged, home / str(spec["digest"])[:16])
     try:
         generations.swap(current, generation)
         units.stop(set(begun.get("all_units", [])) - {unit["name"] for unit in spec["units"]})
         generations.link(home, spec, begun)
+        if units.claim(spec):
+            changed = None
         for command in spec["swapped"]:
             must(command, current)
         units.activate(spec, changed)
@@ -147,15 +150,24 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
         *(Path(archive["target"]).parent / "current" for archive in spec["archives"]),
     ]
     return {
-        **{key: spec[key] for key in ("digest", "links", "archives", "packages", "ready", "timeout", "url", "detail")},
+        **{key: spec[key] for key in ("digest", "links", "archives", "ready", "timeout", "url", "detail")},
+        "packages": [*spec["packages"], *spec["repository_packages"]],
         "applied": time.time(),
         "generation": str(generation),
         "files": {str(path): notes.fingerprint(path) for path in watched},
         "unit_files": {unit["name"]: unit_files(unit["name"]) for unit in spec["units"]},
-        "units": unit_states([unit["name"] for unit in spec["units"] if unit["start"]]),
+        "trees": _trees(spec),
+        "users": {name: notes.account(name) for name in (line.split()[1] for line in spec["users"])},
+        "units": units.wanted_states(spec["units"]),
         "probes": {name: [command, notes.probe(command)] for name, command in spec["probes"].items()},
         "all_units": [unit["name"] for unit in spec["units"]],
     }
+
+
+def _trees(spec: dict[str, Any]) -> dict[str, str]:
+    """Return how the archives were unpacked, as a hash: a program that was put right has to be started anew."""
+    targets = [archive["target"] for archive in spec["archives"]]
+    return {target: notes.tree_digest(notes.read_tree(Path(target))) for target in targets}
 
 
 def _only(wanted: list[str]) -> None:

@@ -55,7 +55,7 @@ def main(url: str) -> None:
         "clock": time.time(),
         "free": {path: shutil.disk_usage(path).free for path in ("/etc", "/opt", "/var/lib", "/var/cache/apt")},
         "listeners": listeners(),
-        "deployed": Path("/etc/messwarte").is_dir(),
+        "applied": sorted(path.name for path in Path("/etc/messwarte").glob("*/")),
         "grafana_there": Path("/etc/messwarte/grafana").is_dir(),
         "grafana_reachable": bool(url) and (Path("/var/lib/dpkg/info/grafana.list").exists() or reachable(url)),
     }

@@ -100,6 +100,11 @@ def sweep_archives() -> None:
     """Delete unpacked archives that no generation needs any more; several components can run the same application."""
     known = [note for name in notes.applied() for note in (notes.read_begun(name), *notes.earlier(name))]
     used = {Path(archive["target"]) for note in known for archive in note.get("archives", [])}
+    for tree in set(notes.TREES.glob("*")) - {notes.tree_path(target) for target in used}:
+        tree.unlink()
+    if all(map(notes.read_note, notes.wanted())):
+        # Every component had its turn: what still lies ahead is of a run that was interrupted.
+        shutil.rmtree(notes.AHEAD, ignore_errors=True)
     for app in {*notes.APPS.glob("*/")} - {notes.AHEAD}:
         if app not in {target.parent for target in used}:
             shutil.rmtree(app)

@@ -1,8 +1,11 @@
 """What is known on a host about each component: the note of what was applied, written last."""
 
+import grp
 import hashlib
 import json
 import os
+import pwd
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +18,7 @@ WANTED = Path("/var/lib/messwarte/wanted.json")
 APPS = Path("/opt/messwarte")
 # Archives that were unpacked before their components' turn, by their hashes; from here they can be moved.
 AHEAD = APPS / ".ahead"
+TREES = Path("/var/lib/messwarte/archives")
 LOCK = Path("/run/lock/messwarte.lock")
 
 
@@ -88,7 +92,54 @@ def fingerprint(path: Path) -> str:
     return f"{digest} {status.st_mode & 0o7777:o} {status.st_uid}:{status.st_gid}"
 
 
-def probe(command: str) -> str:
-    """Return a hash of what a probe prints, so that state which is no file can be compared."""
+def probe(command: str) -> list[str]:
+    """Return the lines that a probe prints, so that state which is no file can be compared; and how it failed."""
     run = shell(command)
-    return hashlib.sha256(f"{run.returncode} {run.stdout}".encode()).hexdigest()
+    return [*run.stdout.splitlines(), *([f"status {run.returncode}"] if run.returncode else [])]
+
+
+def account(name: str) -> str:
+    """Return what a user may do: its shell, further groups, and whether a password is set."""
+    try:
+        shell_of = pwd.getpwnam(name).pw_shell
+    except KeyError:
+        return "nothing: there is no such user"
+    groups = sorted(group.gr_name for group in grp.getgrall() if name in group.gr_mem)
+    shadow = dict(line.split(":")[:2] for line in Path("/etc/shadow").read_text().splitlines())
+    closed = shadow.get(name, "").startswith(("!", "*"))
+    return f"shell {shell_of}, groups {' '.join(groups) or '-'}, {'no password' if closed else 'a password'}"
+
+
+def tree_path(folder: Path) -> Path:
+    """Return where it is noted how an archive was unpacked."""
+    return TREES / f"{'-'.join(folder.parts[-2:])}.json"
+
+
+def read_tree(folder: Path) -> dict[str, str]:
+    """Return everything below a folder as it was unpacked; empty when that did not finish."""
+    try:
+        return dict(json.loads(tree_path(folder).read_text()))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Return what is below a folder now, cheaply: a file that was written to has another moment of change (ctime)."""
+    return dict(_tree(str(folder), "")) if folder.is_dir() else {}
+
+
+def _tree(folder: str, inside: str) -> Iterator[tuple[str, str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            status, name = entry.stat(follow_symlinks=False), f"{inside}{entry.name}"
+            rights = f"{status.st_mode:o} {status.st_uid}:{status.st_gid}"
+            if entry.is_dir(follow_symlinks=False):
+                yield name, rights
+                yield from _tree(entry.path, f"{name}/")
+            else:
+                yield name, f"{rights} {status.st_size} {status.st_ctime_ns}"
+
+
+def tree_digest(found: dict[str, str]) -> str:
+    """Return one hash of a tree."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import hashlib
 import py_compile
+import shlex
 import shutil
 import tarfile
 import time
@@ -20,6 +21,7 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 _DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 _DEB = "package.deb"
 _UNITS = Path("/etc/systemd/system")
+_PACKAGED = Path("/usr/lib/systemd/system")
 _DROP_IN = "messwarte.conf"
 _GUARD_TEXT = "# messwarte: waits for its configuration\n[Unit]\nConditionPathExists=!/\n"
 _POLICY_TEXT = (
@@ -49,12 +51,13 @@ def install(packages: list[str], idle: list[str]) -> None:
 def get_ahead(spec: dict[str, Any]) -> None:
     """Install packages whose components come later in the run, and unpack their archives meanwhile.
 
-    Until a component puts its link in a drop-in's place, its daemon does not start at a boot either: as Debian
-    configures them, several listen on all addresses.
+    Until a component puts its link in a drop-in's place, its new daemon does not start at a boot either: as Debian
+    configures them, several listen on all addresses. A daemon that is there already is somebody's, and goes on.
     """
-    drop_leftovers()
+    shutil.rmtree(notes.AHEAD, ignore_errors=True)
     for path in map(Path, spec["drop_ins"]):
-        if not path.is_symlink():
+        unit, instance, _ = path.parent.name.removesuffix(".service.d").partition("@")
+        if not path.is_symlink() and not path.exists() and not (_PACKAGED / f"{unit}{instance}.service").exists():
             path.parent.mkdir(exist_ok=True)
             path.write_text(_GUARD_TEXT)
     with ThreadPoolExecutor(1) as pool:
@@ -70,6 +73,7 @@ def drop_leftovers() -> None:
     for path in _UNITS.glob(f"*.d/{_DROP_IN}"):
         if not path.is_symlink():
             path.unlink()
+            shell(f"systemctl disable --quiet {path.parent.name.removesuffix('.d')}")
 
 
 def _wait_for_dpkg() -> None:
@@ -110,14 +114,31 @@ def _no_starts() -> Iterator[None]:
             _POLICY.unlink()
 
 
+def make_users(lines: list[str]) -> None:
+    """Make system users (sysusers.d lines), and take back what was given to them by hand."""
+    words = [shlex.split(line) for line in lines]
+    for line in lines:
+        must(f"systemd-sysusers --inline {shlex.quote(line)}")
+    for name in [word[1] for word in words if word[0] == "u"]:
+        groups = sorted(word[2] for word in words if word[:2] == ["m", name])
+        wanted = f"shell /usr/sbin/nologin, groups {' '.join(groups) or '-'}, no password"
+        if notes.account(name) != wanted:
+            must(f"usermod --shell /usr/sbin/nologin --groups '{','.join(groups)}' --password '!*' {name}")
+
+
 def unpack(archive: dict[str, str]) -> None:
-    """Unpack an uploaded archive into its own folder, whole or not at all."""
+    """Unpack an uploaded archive into its own folder, whole or not at all; a changed folder is replaced."""
     target, ahead = Path(archive["target"]), notes.AHEAD / archive["sha256"]
-    if not target.exists() and ahead.exists():
+    if not target.exists() or notes.tree(target) != notes.read_tree(target):
+        if not ahead.exists():
+            _extract(archive, ahead)
+        damaged = target.with_name(f".{target.name}.damaged")
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rename(damaged)
         ahead.rename(target)
-    elif not target.exists():
-        _extract(archive, target)
+        shutil.rmtree(damaged, ignore_errors=True)
+        notes.write(notes.tree_path(target), notes.tree(target))
     Path(archive["upload"]).unlink(missing_ok=True)
     if (target / _DEB).exists():
         _install_deb(target / _DEB)

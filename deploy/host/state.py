@@ -1,5 +1,6 @@
 """Says how the components stand against their notes: one round trip, nothing changed."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,18 +8,57 @@ from typing import Any
 from deploy.host import notes
 from deploy.host.system import installed_packages, missing_packages, shell, unit_files, unit_states
 
+_NAMED = 3
+_tree = functools.cache(notes.tree)
+
 
 def drift(note: dict[str, Any]) -> list[str]:
     """Return what no longer is as the note says."""
     found = [said for path, wanted in note["files"].items() if (said := _difference(Path(path), wanted))]
-    found += [f"{archive['target']} is missing" for archive in note["archives"] if not Path(archive["target"]).is_dir()]
-    found += [f"package {name}" for name in missing_packages(note["packages"])]
-    files = {unit: unit_files(unit) for unit in note["unit_files"]}
-    found += [f"{unit} is made of {now}" for unit, now in files.items() if now != note["unit_files"][unit]]
-    states = unit_states(list(note["units"]))
-    found += [f"{unit} is {states.get(unit)}" for unit, good in note["units"].items() if states.get(unit) != good]
-    found += [name for name, (command, wanted) in note["probes"].items() if notes.probe(command) != wanted]
+    for archive in note["archives"]:
+        found += _tree_drift(Path(archive["target"]), note.get("trees", {}).get(archive["target"]))
+    found += [f"package {name} is missing" for name in missing_packages(note["packages"])]
+    for name, wanted in note.get("users", {}).items():
+        if (now := notes.account(name)) != wanted:
+            found.append(f"user {name} has {now} instead of {wanted}")
+    for unit, files in note["unit_files"].items():
+        now_files = unit_files(unit)
+        found += [f"{unit} has {path}" for path in now_files if path not in files]
+        found += [f"{unit} lacks {path}" for path in files if path not in now_files]
+    found += _state_drift(note)
+    for name, (command, wanted) in note["probes"].items():
+        now_lines = notes.probe(command)
+        found += [f"{name}: now {line}" for line in now_lines if line not in wanted]
+        found += [f"{name}: no longer {line}" for line in wanted if line not in now_lines]
     return found
+
+
+def _state_drift(note: dict[str, Any]) -> list[str]:
+    states = unit_states(list(note["units"]))
+    return [
+        f"{unit} is {states[unit]}"
+        for unit, good in note["units"].items()
+        # Of a unit that is enabled only, the note has no more than that.
+        if good not in {states[unit], f"/{states[unit].partition('/')[2]}"}
+    ]
+
+
+def _tree_drift(target: Path, wanted: str | None) -> list[str]:
+    """Return the files of an unpacked archive that were changed, the first few by name."""
+    found = _tree(target)
+    if not found:
+        return [f"{target} is missing"]
+    if notes.tree_digest(found) == wanted:
+        return []
+    then = notes.read_tree(target)
+    names = sorted(name for name in found.keys() | then.keys() if found.get(name) != then.get(name))
+    said = [
+        f"{target}/{name} {'is missing' if name not in found else 'was changed' if name in then else 'is not ours'}"
+        for name in names[:_NAMED]
+    ]
+    return said + ([f"{len(names) - _NAMED} more below {target}"] if names[_NAMED:] else []) or [
+        f"{target} was unpacked anew"
+    ]
 
 
 def _difference(path: Path, wanted: str) -> str:
@@ -44,6 +84,13 @@ def report(name: str) -> dict[str, Any]:
     return {"digest": note["digest"], "drift": drift(note)} if note else {"digest": None, "drift": []}
 
 
+def archives() -> list[str]:
+    """Return the folders of archives that lie there as they were unpacked, or were unpacked ahead."""
+    known = {archive["target"] for name in notes.applied() for archive in notes.read_begun(name).get("archives", [])}
+    whole = [path for path in sorted(known) if (found := _tree(Path(path))) and found == notes.read_tree(Path(path))]
+    return [*whole, *map(str, notes.AHEAD.glob("*"))]
+
+
 def differences(name: str) -> list[str]:
     """Return what an operator reads: what was changed by hand since a component was applied."""
     note = notes.read_note(name)
@@ -56,9 +103,7 @@ def health(name: str) -> dict[str, Any]:
     if note is None:
         trouble, note = ["its deploy has not finished; run the deploy again"], {"url": None, "detail": ""}
     else:
-        states = unit_states(list(note["units"]))
-        trouble = [f"{unit} is {states.get(unit)}" for unit, good in note["units"].items() if states.get(unit) != good]
-        trouble = trouble or _not_ready(note["ready"])
+        trouble = _state_drift(note) or _not_ready(note["ready"])
     return {
         "component": name,
         "healthy": not trouble,
@@ -83,7 +128,7 @@ def main(arguments: dict[str, Any]) -> None:
             "wanted": notes.wanted(),
             "components": components,
             "packages": sorted(installed_packages()),
-            "archives": [*map(str, notes.APPS.glob("*/*/"))],
+            "archives": archives(),
         }
     elif arguments["verb"] == "differences":
         result = {name: differences(name) for name in notes.wanted()}

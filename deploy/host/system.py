@@ -52,9 +52,10 @@ def show(unit: str, *properties: str) -> dict[str, str]:
     return {name: found.get(name, "") for name in properties}
 
 
-def unit_files(unit: str) -> str:
-    """Return the files that define a unit, drop-ins of anybody included."""
-    return " ".join(show(unit, "FragmentPath", "DropInPaths").values()).strip()
+def unit_files(unit: str) -> list[str]:
+    """Return the files that define a unit, strangers' drop-ins included, those for every unit of the host left out."""
+    paths = " ".join(show(unit, "FragmentPath", "DropInPaths").values()).split()
+    return [path for path in paths if Path(path).parent.name != f"{unit.rpartition('.')[2]}.d"]
 
 
 def journal(unit: str) -> str:

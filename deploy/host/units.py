@@ -2,10 +2,39 @@
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from deploy.host.notes import ETC
-from deploy.host.system import ApplyError, journal, must, shell, show, unit_states
+from deploy.host.system import ApplyError, journal, must, shell, show, unit_files, unit_states
+
+# Where the host's own people change units; packages have theirs below /usr.
+_BY_HAND = ("/etc/systemd/", "/run/systemd/system/", "/run/systemd/system.control/")
+
+
+def wanted_states(units: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the state of units that are to run, and of those that are enabled only, the end of it."""
+    states = unit_states([unit["name"] for unit in units if unit["start"] or unit["enable"]])
+    started = {unit["name"] for unit in units if unit["start"]}
+    return {name: state if name in started else f"/{state.partition('/')[2]}" for name, state in states.items()}
+
+
+def claim(spec: dict[str, Any]) -> bool:
+    """Take strangers' files out of a component's units, and masks off them; say whether there were any.
+
+    The units are ours whole. A stranger's file stays where it is, under a name that systemd does not read.
+    """
+    names = [unit["name"] for unit in spec["units"]]
+    masked = [name for name, state in unit_states(names).items() if "/masked" in state]
+    for name in masked:
+        must(f"systemctl unmask --quiet {name}; systemctl unmask --quiet --runtime {name}")
+    paths = {path for name in names for path in unit_files(name) if path.startswith(_BY_HAND)}
+    strangers = sorted(paths - spec["links"].keys())
+    for path in strangers:
+        Path(path).rename(f"{path}.by-hand")
+    if strangers or masked:
+        must("systemctl daemon-reload")
+    return bool(strangers)
 
 
 def activate(spec: dict[str, Any], changed: set[str] | None) -> None:

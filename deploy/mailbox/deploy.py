@@ -15,10 +15,12 @@ def component(plan: Plan) -> Component | None:
         before=("echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections",),
         files=(
             File("main.cf", render("mailbox/templates/main.cf.j2")),
+            File("master.cf", render("mailbox/templates/master.cf.j2")),
             File("drop-in.conf", render("mailbox/templates/drop-in.conf.j2")),
         ),
         links={
             "/etc/postfix/main.cf": "main.cf",
+            "/etc/postfix/master.cf": "master.cf",
             "/etc/systemd/system/postfix.service.d/messwarte.conf": "drop-in.conf",
         },
         units=(Unit("postfix.service"),),

@@ -5,9 +5,11 @@ from deploy.component import Component, File, Unit, render
 from deploy.database.deploy import OWNER, OWNER_DSN, OWNER_USER
 from deploy.plan import Plan
 from deploy.postgresql.deploy import PSQL
+from messwarte_migrate.files import load
+from messwarte_migrate.objects import left
 
 _T = "migrations/templates"
-_HISTORY = "SELECT * FROM messwarte.migration_history ORDER BY 1"
+_SQL = apps.ROOT / "sql_migrations/erp"
 
 
 def component(plan: Plan) -> Component | None:
@@ -29,6 +31,7 @@ def component(plan: Plan) -> Component | None:
             File("messwarte-migrate", command, 0o755),
             File("messwarte-refresh.service", service),
             File("messwarte-refresh.timer", render(f"{_T}/messwarte-refresh.timer.j2")),
+            File("probe.sql", render(f"{_T}/probe.sql.j2", objects=sorted(left(load(_SQL))))),
             File("release", app.target),
         ),
         links={
@@ -41,6 +44,6 @@ def component(plan: Plan) -> Component | None:
             Unit("messwarte-refresh.timer"),
         ),
         after=("./messwarte-migrate apply", "./messwarte-migrate refresh"),
-        probes={"migration history": f'{PSQL} -d erp -c "{_HISTORY}"'},
+        probes={"versioned SQL": f"{PSQL} -d erp < /etc/messwarte/migrations/current/probe.sql"},
         detail="versioned SQL is applied; `messwarte-migrate status` on this host shows it",
     )

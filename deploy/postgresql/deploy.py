@@ -10,7 +10,12 @@ _BIN = "/usr/lib/postgresql/17/bin"
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 _UNIT = "postgresql@17-main.service"
 _BAD_HBA = "SELECT line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL"
-_SETTINGS = "SELECT sourcefile, name, setting FROM pg_file_settings ORDER BY 1, 2, 3"
+_OVERRIDDEN = (
+    "SELECT name || ' is set again in ' || sourcefile || ', after messwarte.conf: take it out there' "
+    "FROM (SELECT DISTINCT ON (name) * FROM pg_file_settings ORDER BY name, seqno DESC) AS last "
+    "WHERE sourcefile NOT LIKE '%/messwarte.conf' "
+    "AND name IN (SELECT name FROM pg_file_settings WHERE sourcefile LIKE '%/messwarte.conf')"
+)
 _PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
 
 
@@ -41,6 +46,7 @@ def component(plan: Plan) -> Component | None:
         "pg_ident.conf",
         "check.conf",
         "overrides.sql",
+        "probe.sql",
         *(file.path for file in tls),
     )
     return Component(
@@ -50,9 +56,10 @@ def component(plan: Plan) -> Component | None:
             File("messwarte.conf", render(f"{_T}/messwarte.conf.j2", **values)),
             File("pg_hba.conf", render(f"{_T}/pg_hba.conf.j2", **values), 0o640, "root:postgres"),
             File("pg_ident.conf", render(f"{_T}/pg_ident.conf.j2"), 0o640, "root:postgres"),
-            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2")),
+            File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN, **values)),
             File("overrides.sql", render(f"{_T}/overrides.sql.j2")),
             *tls,
+            File("probe.sql", render(f"{_T}/probe.sql.j2")),
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
         ),
         links={
@@ -60,12 +67,15 @@ def component(plan: Plan) -> Component | None:
             f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf",
         },
         # The unit template is enabled by Debian's postgresql.service and its generator.
-        units=(Unit(_UNIT, reload_for=(*plain, *(file.path for file in tls)), enable=False),),
+        units=(
+            Unit(_UNIT, reload_for=(*plain, *(file.path for file in tls)), enable=False),
+            Unit("postgresql.service", start=False),
+        ),
         validate=(f'runuser -u postgres -- {_BIN}/postgres -C shared_buffers -c config_file="$PWD/check.conf"',),
         swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
         after=(
-            f"for i in $(seq 6000); do {_BIN}/pg_isready -q && break; sleep 0.1; done",
             f"{PSQL} < overrides.sql && {PSQL} -c 'SELECT pg_reload_conf()'",
+            f'! {PSQL} -c "{_OVERRIDDEN}" | grep .',
             f'test "$({PSQL} -c "{_PENDING}")" = 0 || systemctl restart {_UNIT} '
             f"|| {{ journalctl --no-pager --quiet --lines 9 --output cat --unit {_UNIT}; exit 1; }}",
         ),
@@ -73,7 +83,7 @@ def component(plan: Plan) -> Component | None:
         listens=listens,
         doors=(Door(5432, to=("app", "worker"), protocol="own"),),
         ready=(f"{PSQL} -c 'SELECT 1'",),
-        probes={"settings": f'{PSQL} -c "{_SETTINGS}"'},
+        probes={"settings": f"{PSQL} < /etc/messwarte/postgresql/current/probe.sql"},
         # A server that recovers from a crash takes its time.
         timeout=600,
         detail=f"port 5432, {values['memory_mb']} MB, {settings.max_connections} sessions",

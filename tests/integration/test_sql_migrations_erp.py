@@ -96,6 +96,27 @@ def test_the_plans_indices_and_views_are_made(erp: Runner, admin: Connection) ->
     assert "nothing to apply" in erp.run("apply")
 
 
+def test_what_was_taken_away_by_hand_is_lost_and_built_again(erp: Runner, admin: Connection) -> None:
+    """A dropped index, an invalid one, a dropped view: each file says so, and `apply` runs those again."""
+    erp.run("apply")
+    admin.execute(f"DROP INDEX {INDICES[0]}".encode())
+    admin.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass", (INDICES[1],))
+    admin.execute(f"DROP MATERIALIZED VIEW {VIEWS[0]}".encode())
+    lost = {one["file"]: one["lost"] for one in erp.status(3)["files"] if one["state"] == "lost"}
+    assert lost == {
+        "V0001__idx_artikel_kat_name.sql": ["idx_artikel_kat_name is missing"],
+        "V0002__idx_charge_art_date.sql": ["idx_charge_art_date is invalid"],
+        "R__mv_chargen_pro_kategorie.sql": [
+            "mv_chargen_pro_kategorie is missing",
+            "mv_chargen_pro_kategorie_kategorie_key is missing",
+        ],
+    }
+    assert "3 applied" in erp.run("apply")
+    assert all(valid(admin, index) for index in INDICES)
+    assert rows(admin, VIEWS[0]) == CHARGES
+    assert "nothing to apply" in erp.run("apply")
+
+
 def test_the_application_may_read_the_views(erp: Runner, database: str, erp_app: str) -> None:
     """Granted although no default privilege was set."""
     erp.run("apply")

@@ -14,7 +14,7 @@ from deploy.plan import HostFacts, Plan
 from deploy.topology import GROUPS, Topology, node
 from settings import Secrets, Settings
 
-_FACTS = HostFacts(2**32, "3.13", "x86_64", "debian 13", True, 0, {}, (), False, False, False)
+_FACTS = HostFacts(2**32, "3.13", "x86_64", "debian 13", True, 0, {}, (), [], False, False)
 
 
 def _plan(folder: Path, **settings: Any) -> Plan:

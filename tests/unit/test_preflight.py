@@ -20,7 +20,7 @@ GOOD = HostFacts(
     clock=0,
     free=dict.fromkeys(("/etc", "/opt", "/var/lib", "/var/cache/apt"), 50 * 2**30),
     listeners=(),
-    deployed=False,
+    applied=[],
     grafana_there=False,
     grafana_reachable=True,
 )
@@ -45,7 +45,7 @@ def test_a_good_host_passes() -> None:
         ({"memory": 300 * 2**20}, "it has 300 MB of memory; 512 MB is the least"),
         ({"free": GOOD.free | {"/var/lib": 99 * 2**20}}, "/var/lib has 99 MB free; a deploy may need 1024 MB there"),
         (
-            {"deployed": True, "free": GOOD.free | {"/opt": 2**20, "/etc": 3 * 2**20}},
+            {"applied": ["redis"], "free": GOOD.free | {"/opt": 2**20, "/etc": 3 * 2**20}},
             "/opt has 1 MB free; a deploy may need 102 MB there",
         ),
         ({"clock": 3600}, r"its clock is (3600|3599) s ahead of this machine's"),

@@ -9,6 +9,7 @@ import pytest
 from messwarte_migrate import MigrationError, indexes
 from messwarte_migrate.files import Migration, duration, load
 from messwarte_migrate.history import Entry, compare
+from messwarte_migrate.objects import left
 from messwarte_migrate.statements import split
 
 ERP = Path(__file__).resolve().parents[2] / "sql_migrations" / "erp"
@@ -191,6 +192,30 @@ def test_states_and_problems() -> None:
         "V0002__x.sql was changed after it was applied on 2026-11-01: restore it, and write a new migration",
         "V0009__gone.sql was applied on 2026-11-01 and is no longer in the directory: restore it",
     ]
+
+
+def test_an_applied_file_whose_object_is_lost_is_to_be_run_again() -> None:
+    """Only an applied one: what was never applied is pending anyway, and a changed one stays a problem."""
+    files = [Migration(f"V000{n}__x.sql", n, "SELECT 1", "same") for n in (1, 2, 3)]
+    entries = [entry("V0001__x.sql", 1, "same"), entry("V0002__x.sql", 2, "other")]
+    statuses = compare(files, entries, {one.file: ["i is missing"] for one in files})
+    assert [(one.state, one.to_do, list(one.lost)) for one in statuses] == [
+        ("lost", True, ["i is missing"]), ("changed", False, []), ("pending", True, []),
+    ]  # fmt: skip
+
+
+def test_what_migrations_leave_is_followed_through_renames_and_drops() -> None:
+    """What only a file with more in it could bring back is left out."""
+    alone = "CREATE INDEX CONCURRENTLY {0} ON t (c)"
+    view = "DROP VIEW IF EXISTS w; CREATE MATERIALIZED VIEW w AS SELECT 1 AS x; CREATE UNIQUE INDEX w_i ON w (x);"
+    renames = "ALTER MATERIALIZED VIEW w RENAME TO v; ALTER INDEX w_i RENAME TO v_i"
+    files = [
+        Migration("V0001__a.sql", 1, f"{alone.format('a')}; {alone.format('b')}", "", transactional=False),
+        Migration("V0002__c.sql", 2, "CREATE INDEX c ON t (c); UPDATE t SET c = 1", ""),
+        Migration("V0003__d.sql", 3, "-- gone\nDROP INDEX CONCURRENTLY IF EXISTS a", "", transactional=False),
+        Migration("R__v.sql", None, f"{view} {renames}", ""),
+    ]
+    assert left(files) == {"b": "V0001__a.sql", "v": "R__v.sql", "v_i": "R__v.sql"}
 
 
 def test_a_renamed_applied_file_is_reported_under_its_old_name() -> None:

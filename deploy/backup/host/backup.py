@@ -21,7 +21,7 @@ def enroll(place: str) -> None:
     if found and found.system != mine:
         raise BackupError(_another(found, mine))
     here = {"place": place, "name": STANZA, "system": mine}
-    if not found and {key: (remembered["enrolled"] or {}).get(key) for key in here} == here:
+    if not found and _is_known(remembered, here):
         raise BackupError(
             f"{place} has nothing of `{STANZA}` any more, where this database had backups: is it mounted, and the "
             "right one? To begin anew there, give the series a new name: `backup: {name: ...}`"
@@ -29,17 +29,20 @@ def enroll(place: str) -> None:
     if not found:
         run("pgbackrest", f"--stanza={STANZA}", "stanza-create")
     run("pgbackrest", f"--stanza={STANZA}", "check")
-    if not remembered["enrolled"] or remembered["enrolled"]["system"] != mine:
+    if not _is_known(remembered, here):
         remembered["enrolled"] = here | {"at": time.time()}
-    remembered["enrolled"] |= here
     _remember(remembered)
 
 
 def need_backup() -> None:
-    """Raise BackupError when the place has no good backup yet."""
-    found = repository.read()
-    if not found or not found.newest():
-        raise BackupError(f"the place has no backup of `{STANZA}`")
+    """Raise BackupError when the place has no good backup since this host's database got it.
+
+    Between older ones there, of a lost host or from before another place was tried, and now WAL may be missing.
+    """
+    found, enrolled = repository.read(), state.load()["enrolled"]
+    newest = found.newest() if found else None
+    if not newest or not enrolled or newest.ended < enrolled["at"]:
+        raise BackupError(f"the place has no backup of `{STANZA}` yet")
 
 
 def make(kind: str) -> None:
@@ -77,6 +80,10 @@ def show() -> None:
         what = "damaged" if one.failed else f"{one.size // 2**20} MB"
         say(f"{one.kind:4}  {moment(one.begun)} to {moment(one.ended)}  {what}")
     say(f"{found.described}; any moment since the end of the first can be restored")
+
+
+def _is_known(remembered: dict[str, Any], here: dict[str, str]) -> bool:
+    return {key: (remembered["enrolled"] or {}).get(key) for key in here} == here
 
 
 def _remember(remembered: dict[str, Any]) -> None:

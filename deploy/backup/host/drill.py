@@ -54,11 +54,15 @@ def need_space(size: int) -> None:
 
 
 def _restore() -> tuple[Recovered, int]:
-    need_space(_newest().size)
+    newest = _newest()
+    need_space(newest.size)
     archived = run("psql", "-XAtq", "-U", "postgres", "-c", _ARCHIVED, check=False).stdout.strip()
+    say(f"fetching the backup, {newest.size // 2**20} MB")
     fetching = private.fetch(_FOLDER, Target(), archive=False)
+    say("replaying WAL")
     with private.server(_FOLDER, archive=False, fetching=fetching) as recovered:
         _refuse_gap(archived, recovered)
+        say("checking tables and indices")
         run(BIN / "pg_amcheck", "-h", SOCKET, "-U", "postgres", "--all", "--install-missing")
         checked = sum(int(psql(_RELATIONS, database=name, socket=SOCKET)) for name in private.databases())
     return recovered, checked

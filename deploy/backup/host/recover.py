@@ -13,6 +13,7 @@ from deploy.backup.host.system import DATA, STATE, BackupError, control, moment,
 
 _NEW = DATA.parent / "main.restored"
 _OLD = "main.before-restore-"
+_BUSY = "a backup or a drill is at work on this host; wait for it, or stop its unit"
 _RESULT = STATE / "restore.json"
 # What pgBackRest wrote for this one recovery, and would be wrong for any other.
 _RECOVERY = (
@@ -57,6 +58,8 @@ def check(wanted: Target) -> None:
     if spaces := repository.tablespaces(newest):
         raise BackupError(f"the database has tablespaces ({', '.join(spaces)}), which this version does not restore")
     need_space(newest.size)
+    with state.locked(_BUSY):
+        pass
     say(f"{found.described}; to be restored: {wanted}")
     say(f"in {DATA} now: {_whose(found)}; it is kept beside the new")
     sessions = run("psql", "-XAtq", "-U", "postgres", "-c", _SESSIONS, check=False).stdout.splitlines()
@@ -67,7 +70,7 @@ def check(wanted: Target) -> None:
 def recover(wanted: Target) -> None:
     """Restore, verify, exchange the folders; PostgreSQL is stopped. Raises BackupError, the old data untouched."""
     begun = time.time()
-    with state.locked("a backup or a drill is at work on this host; wait for it, or stop its unit"):
+    with state.locked(_BUSY):
         _archive_the_rest()
         say("fetching the backup")
         try:
@@ -83,11 +86,10 @@ def recover(wanted: Target) -> None:
 
 
 def undo() -> None:
-    """Give the old data its place back: the new server did not run there."""
-    old = max(DATA.parent.glob(f"{_OLD}*"), default=None)
-    if old:
+    """Give the data before the last restore, if there were any, their place back: the new server did not run there."""
+    if kept := json.loads(_RESULT.read_text())["kept"]:
         DATA.rename(_NEW)
-        old.rename(DATA)
+        Path(kept).rename(DATA)
 
 
 def _whose(found: Series) -> str:

@@ -49,8 +49,10 @@ def read() -> Series | None:
     found: dict[str, Any] = answer[0]
     status = found["status"]
     if status["code"] == _OTHER:
-        said = found["repo"][0]["status"]["message"]
-        hint = "\nIs the secret `backup_passphrase` the one that it was made with?" if "rypto" in said else ""
+        # What is behind the first line quotes what wrong passphrases make of the file.
+        said = found["repo"][0]["status"]["message"].splitlines()[0]
+        unreadable = any(word in said for word in ("Crypto", "unable to load info file"))
+        hint = "\nIs the secret `backup_passphrase` the one that it was made with?" if unreadable else ""
         raise BackupError(f"the place of the backups cannot be read:\n{said}{hint}")
     if status["code"] == _MISSING or not found["db"]:
         return None

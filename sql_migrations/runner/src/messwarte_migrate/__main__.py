@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 
-from messwarte_migrate import MigrationError, __version__, history
+from messwarte_migrate import MigrationError, __version__, history, objects
 from messwarte_migrate.apply import apply
 from messwarte_migrate.files import duration, load
 from messwarte_migrate.history import Status
@@ -104,7 +104,7 @@ def _status(options: argparse.Namespace) -> int:
     migrations = load(options.directory)
     connection = connect(options.dsn)
     try:
-        statuses = history.compare(migrations, history.read(connection))
+        statuses = history.compare(migrations, history.read(connection), objects.lost(connection, migrations))
         running = holder(connection)
         database = connection.info.dbname
     finally:
@@ -132,6 +132,8 @@ def _words(status: Status) -> str:
     entry = status.entry
     if entry is None:
         return status.state
+    if status.lost:
+        return f"lost: {', '.join(status.lost)}"
     if entry.applied_at is None:
         return f"{status.state}{f': {entry.error.splitlines()[0]}' if entry.error else ''}"
     when = f"{entry.applied_at:%Y-%m-%d %H:%M:%S}, took {entry.seconds or 0:.1f} s"
@@ -150,6 +152,7 @@ def _as_json(status: Status) -> dict[str, object]:
         "applied_at": entry.applied_at.isoformat() if entry and entry.applied_at else None,
         "seconds": entry.seconds if entry else None,
         "error": entry.error if entry else None,
+        "lost": list(status.lost),
     }
 
 

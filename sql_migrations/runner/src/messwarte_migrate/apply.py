@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from messwarte_migrate import MigrationError, history, indexes
+from messwarte_migrate import MigrationError, history, indexes, objects
 from messwarte_migrate.files import Migration, load
 from messwarte_migrate.session import Run, pauses, prepare, say
 from messwarte_migrate.statements import Statement
@@ -27,7 +27,7 @@ def apply(dsn: str, directory: Path, lock_timeout: float, wait: float) -> Iterat
     migrations = load(directory)
     with Run(dsn, wait) as run:
         history.create(run.work)
-        statuses = history.compare(migrations, history.read(run.work))
+        statuses = history.compare(migrations, history.read(run.work), objects.lost(run.work, migrations))
         problems = [problem for status in statuses if (problem := status.problem)]
         if problems:
             raise MigrationError("\n".join(problems))

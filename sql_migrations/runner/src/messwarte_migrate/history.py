@@ -1,6 +1,6 @@
 """The history in messwarte.migration_history, and what it says of the files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -56,7 +56,7 @@ RETURNING seconds
 """
 _FAILED = b"UPDATE messwarte.migration_history SET error = %(error)s WHERE id = %(id)s"
 
-State = Literal["applied", "pending", "changed", "interrupted", "failed", "missing"]
+State = Literal["applied", "pending", "changed", "interrupted", "failed", "missing", "lost"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Status:
     state: State
     migration: Migration | None
     entry: Entry | None
+    lost: Sequence[str] = ()
 
     @property
     def problem(self) -> str | None:
@@ -94,7 +95,7 @@ class Status:
     @property
     def to_do(self) -> bool:
         """Whether `apply` would run the file."""
-        return self.state in {"pending", "interrupted", "failed"}
+        return self.state in {"pending", "interrupted", "failed", "lost"}
 
 
 def create(connection: Connection) -> None:
@@ -117,8 +118,13 @@ def read(connection: Connection) -> list[Entry]:
         return cursor.execute(_READ).fetchall()
 
 
-def compare(migrations: Sequence[Migration], entries: Sequence[Entry]) -> list[Status]:
-    """Return the state of every file: versioned ones in order, then repeatable ones."""
+def compare(
+    migrations: Sequence[Migration], entries: Sequence[Entry], lost: Mapping[str, Sequence[str]] | None = None
+) -> list[Status]:
+    """Return the state of every file: versioned ones in order, then repeatable ones.
+
+    `lost` says by file which of its objects somebody took away since.
+    """
     by_file = {entry.file: entry for entry in entries}
     # A versioned file that was renamed is still the one that was applied under its number.
     by_version = {entry.version: entry for entry in entries if entry.version is not None}
@@ -128,7 +134,9 @@ def compare(migrations: Sequence[Migration], entries: Sequence[Entry]) -> list[S
         if entry is not None and entry.applied_at is not None and entry.file != one.file:
             statuses.append(Status(entry.file, "missing", None, entry))
         else:
-            statuses.append(Status(one.file, _state(one, entry), one, entry))
+            state, gone_objects = _state(one, entry), (lost or {}).get(one.file, ())
+            state = "lost" if state == "applied" and gone_objects else state
+            statuses.append(Status(one.file, state, one, entry, gone_objects if state == "lost" else ()))
     versions, files = {one.version for one in migrations}, {one.file for one in migrations}
     kept = [entry for entry in entries if entry.applied_at is not None]
     gone = [e for e in kept if (e.file not in files if e.version is None else e.version not in versions)]

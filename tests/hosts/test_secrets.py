@@ -1,0 +1,174 @@
+"""Secrets that are rotated: after one command nothing takes the old ones, and everything works with the new ones."""
+
+import base64
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lab.system import wait_until
+from proof.access import Access
+from settings import scram_verifier
+from tests.hosts.conftest import ROOT, STATE, Stack, bring_up, lab_of
+
+_PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
+_DERIVED = ("_scram", "_bcrypt", "_certificate")
+_KEPT = {"grafana_secret_key", "smtp_password"}
+
+
+@pytest.fixture(scope="module")
+def rotated() -> Iterator[Stack]:
+    """A host whose passwords the tests of this module change."""
+    with lab_of("test-secrets") as lab:
+        yield bring_up(lab, ["erp"])
+
+
+def _file(stack: Stack) -> Path:
+    return STATE / stack.lab / "secrets.yml"
+
+
+def _values(stack: Stack) -> dict[str, str]:
+    return {name: value for name, value in stack.secrets.items() if name != "made" and not name.endswith(_DERIVED)}
+
+
+def _command(stack: Stack, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    return [str(ROOT / "messwarte"), *arguments], os.environ | {"MESSWARTE_LAB": stack.lab}
+
+
+def _run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command, environment = _command(stack, *arguments)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def _lets_in(stack: Stack, secrets: dict[str, str]) -> dict[str, bool]:
+    """Ask each server whether it takes these passwords."""
+    machine = stack.machine
+    found = {}
+    machine.succeed("install -m 600 /dev/null /root/old")
+    for user in ("erp_tasks", "messwarte_monitor"):
+        password = secrets["redis_erp_tasks" if user == "erp_tasks" else "redis_monitor"]
+        ask = f"REDISCLI_AUTH={password} redis-cli --user {user} --no-auth-warning ping 2>&1"
+        answer = machine.succeed(f"{ask} || true")
+        assert "PONG" in answer or "WRONGPASS" in answer, answer
+        found[f"redis {user}"] = "PONG" in answer
+    login = f"PGPASSWORD={secrets['postgres_erp_app']} psql -XAtw -c 'SELECT 1' 'dbname=erp host=127.0.0.1"
+    status, answer = machine.execute(f"{login} user=erp_app'")
+    assert status == 0 or "password authentication failed" in answer, answer
+    found["postgresql erp_app"] = status == 0
+    # No line of pg_hba lets the monitor in over TCP here: its verifier is worked out instead.
+    role = "SELECT rolpassword FROM pg_authid WHERE rolname = 'messwarte_monitor'"
+    verifier = machine.succeed(f'{_PSQL} -c "{role}"').strip()
+    salt = base64.b64decode(verifier.split("$")[1].split(":")[1])
+    found["postgresql messwarte_monitor"] = scram_verifier(secrets["postgres_monitor"], salt) == verifier
+    for user in ("admin", "viewer") if stack.has_grafana else ():
+        answer_code = stack.client(3000).get("/api/org", auth=(user, secrets[f"grafana_{user}"])).status_code
+        assert answer_code in {200, 401}
+        found[f"grafana {user}"] = answer_code == 200
+    for user in ("operator", "prometheus"):
+        answer_code = stack.client(9090).get("/", auth=(user, secrets[f"gate_{user}"])).status_code
+        assert answer_code in {302, 401}
+        found[f"gate {user}"] = answer_code == 302
+    trusted = Access(_certificate(secrets["tls_authority"]), secrets["gate_operator"])
+    with contextlib.suppress(httpx.ConnectError):
+        trusted.client(f"https://{machine.address}:9090").get("/")
+        found["certificates"] = True
+    found.setdefault("certificates", False)
+    return found
+
+
+def _certificate(pem: str) -> str:
+    return pem[: pem.index("-----BEGIN PRIVATE KEY-----")]
+
+
+def _all_works(stack: Stack) -> None:
+    """Every component is well, every target up, the ERP answers from the database, a task runs through."""
+    machine = stack.machine
+    health = _run(stack, "status")
+    assert health.returncode == 0, health.stdout
+    query = "curl -fsS http://127.0.0.1:9090/api/v1/targets?state=active"
+    machine.wait_until_succeeds(
+        f"""{query} | grep -q '"health":"up"' && ! {query} | grep -qE '"health":"(down|unknown)"'"""
+    )
+    assert stack.client(8000).get("/artikel/1/bestand").status_code == 200
+    job = stack.client(8010).post("/tasks/reports/monatsbericht", json={"monat": "2026-10"}).json()
+    machine.wait_until_succeeds(f"curl -fsS http://127.0.0.1:8010{job['status_url']} | grep -q '\"succeeded\"'")
+    again = stack.deploy()
+    assert (again.status, again.changed, again.failed) == (0, {}, {}), again.said
+
+
+def test_rotating_all_leaves_no_use_for_the_old_ones(rotated: Stack) -> None:
+    """PostgreSQL, Redis and Grafana refuse what they took before; a browser's session ends; the file keeps all else."""
+    file = _file(rotated)
+    file.write_text(f"# the mail team's\nsmtp_password: hunter2\n{file.read_text()}")
+    old = _values(rotated)
+    assert all(_lets_in(rotated, old).values())
+    browser = rotated.client(3000)
+    browser.auth = httpx.Auth()
+    if rotated.has_grafana:
+        browser.post("/login", json={"user": "viewer", "password": old["grafana_viewer"]}).raise_for_status()
+        assert browser.get("/api/user").status_code == 200
+    done = _run(rotated, "secrets", "rotate", "--all")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    new = _values(rotated)
+    assert {name for name in old if old[name] == new[name]} == _KEPT
+    assert not [name for name in new if new[name] in said or old[name] in said]
+    assert "left as it is: smtp_password: the mail server gives it" in said
+    assert "left as it is: grafana_secret_key: " in said
+    assert file.read_text().startswith("# the mail team's\nsmtp_password: hunter2\n")
+    assert file.stat().st_mode & 0o777 == 0o600
+    taken = _lets_in(rotated, old)
+    assert taken
+    assert not any(taken.values()), taken
+    assert all(_lets_in(rotated, new).values())
+    if rotated.has_grafana:
+        assert browser.get("/api/user").status_code == 401
+    _all_works(rotated)
+
+
+def test_what_a_killed_rotation_began_the_next_deploy_completes(rotated: Stack) -> None:
+    """Killed when the file is written, with the deploy begun or not: in between the old ones may hold, then none."""
+    old = _values(rotated)
+    command, environment = _command(rotated, "secrets", "rotate", "--all")
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    wait_until(lambda: _values(rotated)["redis_monitor"] != old["redis_monitor"], "new secrets in the file", 60, 0.05)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+    found = _run(rotated, "deploy", "--check")
+    assert found.returncode == 1, found.stdout + found.stderr
+    new = _values(rotated)
+    assert rotated.deploy().status == 0
+    assert not any(_lets_in(rotated, old).values())
+    assert all(_lets_in(rotated, new).values())
+    _all_works(rotated)
+
+
+def test_one_secret_is_rotated_alone_and_without_a_deploy_at_the_next(rotated: Stack) -> None:
+    """Only those who use it differ until then; what cannot be made here is refused before anything is changed."""
+    old = _values(rotated)
+    refused = _run(rotated, "secrets", "rotate", "redis_monitor", "smtp_password")
+    assert refused.returncode == 2
+    assert "nothing was rotated.\nsmtp_password: the mail server gives it" in refused.stderr
+    assert _values(rotated) == old
+    assert _run(rotated, "secrets", "rotate", "redis_monitor", "--no-deploy").returncode == 0
+    assert all(_lets_in(rotated, old).values())
+    changed = rotated.deploy().changed
+    assert changed.keys() == {"redis", "redis_exporter"}
+    assert _lets_in(rotated, old)["redis messwarte_monitor"] is False
+    assert all(_lets_in(rotated, _values(rotated)).values())
+
+
+def test_list_shows_no_value(rotated: Stack) -> None:
+    """Names, what they are for, and which were given."""
+    shown = _run(rotated, "secrets", "list").stdout
+    assert not [name for name, value in _values(rotated).items() if value in shown]
+    assert "smtp_password       given" in shown
+    assert {line.split()[0] for line in shown.splitlines()[:-1]} == _values(rotated).keys()
