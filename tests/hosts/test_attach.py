@@ -169,7 +169,8 @@ def metrics(first: tuple[set[str], set[str]], there: Attached) -> Machine:
 
 def test_an_existing_prometheus_scrapes_and_loads_the_rules(metrics: Machine, there: Attached) -> None:
     api = f"http://{metrics.address}:9090/api/v1"
-    ready = f"curl -fsS '{api}/query?query=pg_up' | grep -q '\"1\"'"
+    # Both targets, each asked once.
+    ready = f"curl -fsSG {api}/query --data-urlencode 'query=sum(up{{host!=\"\"}})' | grep -q '\"2\"'"
     metrics.wait_until_succeeds(ready, 90)
     targets = httpx.get(f"{api}/targets", trust_env=False).json()["data"]["activeTargets"]
     ours = {
@@ -207,8 +208,8 @@ def test_an_existing_grafana_shows_the_dashboards_by_token(metrics: Machine, the
     metrics.copy_to_host(Path(found[-1]), "/root/grafana.tar.gz")
     metrics.succeed(
         "mkdir /root/grafana && tar -C /root/grafana --strip-components=1 -xzf /root/grafana.tar.gz",
-        "systemd-run -q --working-directory=/root/grafana /root/grafana/bin/grafana server cfg:analytics.reporting_enabled=false "
-        "cfg:plugins.preinstall_disabled=true",
+        "systemd-run -q --working-directory=/root/grafana /root/grafana/bin/grafana server "
+        "cfg:analytics.reporting_enabled=false cfg:plugins.preinstall_disabled=true",
     )
     url = f"http://{metrics.address}:3000"
     metrics.wait_until_succeeds(f"curl -fsS {url}/api/health", 90)
