@@ -70,10 +70,13 @@ def get_ahead(spec: dict[str, Any]) -> None:
 def drop_leftovers() -> None:
     """Take away what was brought ahead for components that never had their turn."""
     shutil.rmtree(notes.AHEAD, ignore_errors=True)
-    for path in _UNITS.glob(f"*.d/{_DROP_IN}"):
-        if not path.is_symlink():
-            path.unlink()
-            shell(f"systemctl disable --quiet {path.parent.name.removesuffix('.d')}")
+    guards = [path for path in _UNITS.glob(f"*.d/{_DROP_IN}") if not path.is_symlink()]
+    if guards:
+        # A package that is but half installed would enable its daemon later.
+        install([], [])
+    for path in guards:
+        path.unlink()
+        shell(f"systemctl disable --quiet {path.parent.name.removesuffix('.d')}")
 
 
 def _wait_for_dpkg() -> None:
