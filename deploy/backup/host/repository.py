@@ -8,6 +8,7 @@ from typing import Any
 from deploy.backup.host.system import BackupError, moment, run
 
 STANZA = os.environ.get("PGBACKREST_STANZA", "main")
+_HINT = "\nIs the secret `backup_passphrase` the one that it was made with?"
 _MISSING = 1
 _OTHER = 99
 
@@ -45,15 +46,17 @@ class Series:
 
 def read() -> Series | None:
     """Return what lies at the place, or None when it has nothing of this name. Raises BackupError."""
-    answer = json.loads(run("pgbackrest", f"--stanza={STANZA}", "--output=json", "info").stdout)
-    found: dict[str, Any] = answer[0]
+    said = run("pgbackrest", f"--stanza={STANZA}", "--output=json", "info").stdout
+    try:
+        # What a wrong passphrase makes of a file is quoted as it is, control characters included.
+        found: dict[str, Any] = json.loads(said, strict=False)[0]
+    except ValueError:
+        raise BackupError(f"the place of the backups cannot be read.{_HINT}") from None
     status = found["status"]
     if status["code"] == _OTHER:
-        # What is behind the first line quotes what wrong passphrases make of the file.
         said = found["repo"][0]["status"]["message"].splitlines()[0]
         unreadable = any(word in said for word in ("Crypto", "unable to load info file"))
-        hint = "\nIs the secret `backup_passphrase` the one that it was made with?" if unreadable else ""
-        raise BackupError(f"the place of the backups cannot be read:\n{said}{hint}")
+        raise BackupError(f"the place of the backups cannot be read:\n{said}{_HINT if unreadable else ''}")
     if status["code"] == _MISSING or not found["db"]:
         return None
     system = str(found["db"][-1]["system-id"])
