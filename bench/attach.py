@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 import dashboards
-from bench.report import Target, as_json
+from bench.report import Target, as_json, say
 from lab import Lab, Machine
 from lab.system import wait_until
 from proof.access import Access
@@ -108,9 +108,9 @@ class Attached:
 def attached(name: str) -> Iterator[Attached]:
     """Boot both hosts and install what is not ours on one; in the end the lab is gone."""
     lab = Lab(name, STATE)
-    lab.down()
+    lab.down(say)
     try:
-        found = Attached(lab, lab.up(["foreign", "monitoring"]), "the administrator's")
+        found = Attached(lab, lab.up(["foreign", "monitoring"], say), "the administrator's")
         foreign = found.machines["foreign"]
         foreign.succeed(f"bash -e <<'END'\n{_FOREIGN}\nEND", timeout=600)
         foreign.succeed(
@@ -120,7 +120,7 @@ def attached(name: str) -> Iterator[Attached]:
         found.settings()
         yield found
     finally:
-        lab.down()
+        lab.down(say)
 
 
 def _write_inventory(found: Attached) -> None:

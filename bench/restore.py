@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from bench.report import Target, as_json
+from bench.report import Target, as_json, say
 from lab import Lab, Machine
 from lab.system import wait_until
 from proof import disturbances, recovery
@@ -37,7 +37,7 @@ class Stack:
     def __init__(self, lab: Lab, size: str, folder: Path) -> None:
         """Boot and deploy, until the first backup has been restored by a drill."""
         self.lab = lab
-        self.machines = lab.up(["database", "backup"], _tell)
+        self.machines = lab.up(["database", "backup"], say)
         settings = yaml.safe_load((ROOT / "inventories/lab.yml").read_text())
         settings["backup"] = {"mode": "deployed", "archive_timeout": f"{_ARCHIVE_SECONDS}s"}
         settings["erp"] |= {"demo_load": 0, "demo_size": size}
@@ -60,7 +60,7 @@ class Stack:
         """Run `./messwarte`; return the seconds it took."""
         environment = os.environ | {"MESSWARTE_LAB": self.lab.name, "MESSWARTE_SETTINGS": str(self.settings)}
         begun = time.monotonic()
-        _tell(f"$ ./messwarte {' '.join(arguments)}")
+        say(f"$ ./messwarte {' '.join(arguments)}")
         subprocess.run([ROOT / "messwarte", *arguments], env=environment, stdout=sys.stderr, check=True)
         return round(time.monotonic() - begun, 1)
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
     lab = Lab(options.lab, ROOT / ".lab")
-    lab.down(_tell)
+    lab.down(say)
     with tempfile.TemporaryDirectory(prefix="messwarte-bench-") as folder:
         try:
             stack = Stack(lab, options.size, Path(folder))
@@ -91,18 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures["lost host"] = _lost_host(stack)
             version = stack.database.succeed("pgbackrest version").split()[-1]
         finally:
-            lab.down(_tell)
+            lab.down(say)
     targets = _targets(figures)
     if options.json:
         print(as_json({"pgbackrest": version}, figures, targets))  # noqa: T201
     else:
         print(json.dumps(figures, indent=2), *targets, sep="\n")  # noqa: T201
     return 0 if all(target.ok for target in targets) else 1
-
-
-def _tell(line: str) -> None:
-    # Standard output is the result's alone.
-    print(line, file=sys.stderr)  # noqa: T201
 
 
 def _backup(stack: Stack) -> dict[str, Any]:
@@ -143,7 +138,7 @@ def _lost_host(stack: Stack) -> dict[str, Any]:
         lost = time.time()
     last = recovery.last_archived(stack.machines["backup"])
     archived = max(tick.number for tick in ticks.seen if tick.wal_file <= last)
-    stack.lab.replace("database", _tell)
+    stack.lab.replace("database", say)
     result = stack.restored("latest")
     number = recovery.last_tick(stack.database)
     age = lost - next(tick.at for tick in ticks.seen if tick.number == number)

@@ -23,8 +23,7 @@ def alone() -> Iterator[Stack]:
 def _settings(path: Path, **backup: Any) -> Path:
     parts = {name: {"mode": "off"} for name in _OFF}
     backup = {"mode": "deployed", "folder": "/mnt/share", "encryption": False, **backup}
-    network = {"plaintext_private_network": True}
-    path.write_text(yaml.safe_dump({"network": network, "postgresql": {"memory": "1GB"}, "backup": backup, **parts}))
+    path.write_text(yaml.safe_dump({"postgresql": {"memory": "1GB"}, "backup": backup, **parts}))
     return path
 
 
