@@ -74,9 +74,9 @@ def given(folder: Path, host: str, names: Iterable[str]) -> HostCertificate:
     return HostCertificate(chain, key, roots)
 
 
-def ends(chain: str) -> float:
-    """Return when a chain's first certificate ends, in seconds since 1970."""
-    return x509.load_pem_x509_certificate(chain.encode()).not_valid_after_utc.timestamp()
+def ends(chain: str) -> datetime.datetime:
+    """Return when a chain's first certificate ends (UTC)."""
+    return x509.load_pem_x509_certificate(chain.encode()).not_valid_after_utc
 
 
 def _make_authority() -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from deploy.component import Component, Door, File, Unit, render
 from deploy.grafana import deploy as grafana
 from deploy.plan import Plan
+from settings import certificates
 
 _T = "gate/templates"
 _UNIT = "messwarte-gate.service"
@@ -27,6 +28,7 @@ def component(plan: Plan, others: Iterable[Component]) -> Component | None:
     )
     people = {OPERATOR: plan.secrets.bcrypt("gate_operator")}
     users = {"scrapers": people | {SCRAPER: plan.secrets.bcrypt("gate_prometheus")}, "people": people}
+    until = certificates.ends(plan.certificate.chain)
     files = (
         File("nginx.conf", configuration),
         *(File(f"users/{name}", _htpasswd(known), 0o640, f"root:{_USER}") for name, known in users.items()),
@@ -49,7 +51,7 @@ def component(plan: Plan, others: Iterable[Component]) -> Component | None:
         ready=(f"timeout 2 bash -c '</dev/tcp/{plan.node.address}/{passed[0].port}'",),
         ports=tuple(door.port for door in passed),
         listens=(plan.node.address,),
-        detail=f"TLS at {plan.node.address}, users {OPERATOR} and {SCRAPER}",
+        detail=f"TLS at {plan.node.address} with a certificate until {until:%Y-%m-%d}",
     )
 
 
