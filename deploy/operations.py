@@ -109,9 +109,11 @@ def component(wanted: Component | None) -> Generator[StringCommand | FileUploadC
 
 @operation()
 def only(wanted: list[str]) -> Generator[StringCommand, None, None]:
-    """Note which components belong on this host, and take away those that were applied once and do not."""
+    """Note which components belong on this host; take away others, and what an interrupted run left lying ahead."""
     found = _report()
-    if found["wanted"] == wanted and not found["components"].keys() - set(wanted):
+    every_turn = all(found["components"].get(name, {}).get("digest") for name in wanted)
+    left_over = every_turn and any(path.startswith(_AHEAD) for path in found["archives"])
+    if found["wanted"] == wanted and not found["components"].keys() - set(wanted) and not left_over:
         host.noop("nothing is on this host that does not belong there")
         return
     yield _apply({"name": "stack", "only": wanted})

@@ -140,6 +140,8 @@ def unpack(archive: dict[str, str]) -> None:
         if target.exists():
             target.rename(damaged)
         ahead.rename(target)
+        with contextlib.suppress(OSError):
+            notes.AHEAD.rmdir()
         shutil.rmtree(damaged, ignore_errors=True)
         notes.write(notes.tree_path(target), notes.tree(target))
     Path(archive["upload"]).unlink(missing_ok=True)
