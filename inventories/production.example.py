@@ -26,7 +26,7 @@ def _host(name: str, address: str) -> tuple[str, dict[str, str]]:
 
 
 _data = {
-    # root, or a user with sudo. Where sudo asks for a password, run pyinfra with --use-sudo-password: it asks you once.
+    # root, or a user with sudo. Where sudo asks for a password, run pyinfra with --same-sudo-password, which asks once.
     "ssh_user": "deploy",
     "_sudo": True,
     # Keys come from the SSH agent or ~/.ssh; name another one here as `ssh_key`.
