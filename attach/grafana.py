@@ -80,7 +80,9 @@ class Grafana:
 
     def remove(self, *, overwrite: bool) -> list[str]:
         """Take our dashboards away, and our folder when it is empty then; return what was done."""
-        present = [uid for uid in _uids() if self._stored(uid) is not None]
+        found = {uid: self._find(f"/api/dashboards/uid/{uid}") for uid in _uids()}
+        # One of our name that lies elsewhere is not ours.
+        present = [uid for uid, one in found.items() if one and one["meta"].get("folderUid") == FOLDER["uid"]]
         self._refuse_strange(present, overwrite=overwrite)
         for uid in present:
             self._call("DELETE", f"/api/dashboards/uid/{uid}")
