@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ NAMES = {"10.0.0.1", "db", "127.0.0.1"}
 
 
 @pytest.fixture
-def secrets(tmp_path: Path) -> Secrets:
+def secrets(tmp_path: Path, need_program: Callable[[str, str], str]) -> Secrets:
     """A secrets file that is not there yet."""
+    need_program("openssl", "openssl")
     return Secrets(tmp_path / "secrets.yml")
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,9 @@ def sops(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def identity(tmp_path: Path) -> Path:
+def identity(tmp_path: Path, need_program: Callable[[str, str], str]) -> Path:
     """An age key of this test's own."""
-    if not shutil.which("age"):
-        pytest.skip("there is no age; run: apt install age")
+    need_program("age", "age")
     return _key(tmp_path / "keys/one")
 
 
