@@ -79,7 +79,7 @@ def _certificate(path: str) -> str:
 
 
 def _measures(metrics: str) -> str:
-    return f"curl -fsS --max-time 5 {metrics} | grep -qx 'pg_up 1.0'"
+    return f"curl -fsS --max-time 5 {metrics} | grep -qx 'pg_up 1'"
 
 
 def _say_why(existing: ExistingPostgreSQL | None, database: str) -> str:

@@ -302,7 +302,7 @@ def test_check_tells_why(monitored: str, postgres: PostgresServer, tmp_path: Pat
     run = subprocess.run(command("check", config), env=environment(), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     for name in ("database", *COLLECTORS):
-        assert f"\n{name:<11} ok: " in f"\n{run.stdout}"
+        assert f"\n{name:<20} ok: " in f"\n{run.stdout}"
     closed = write_config(tmp_path, f"host=127.0.0.1 port={free_port()} dbname=none")
     missing = write_config(tmp_path, monitored, password_file=str(tmp_path / "missing"))
     for config, reason in ((closed, "Connection refused"), (missing, "No such file")):

@@ -36,19 +36,19 @@ def test_settings_replace_what_the_declaration_says(tmp_path: Path) -> None:
     chosen = {one.name: one for one in load(tmp_path, DSN + text)}
     assert "locks" not in chosen
     statements = chosen["statements"]
-    assert (statements.row_limit, statements.query_text, statements.lock_timeout) == (7, False, 0.05)
+    assert (statements.top, statements.query_text, statements.lock_timeout) == (7, False, 0.05)
     assert statements.statement_timeout == 2.0
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("port: 9187\n", ["dsn", "is missing"]),
+        ("port: 9187\n", ["dsn is missing", "several under targets"]),
         (DSN + "prot: 9187\n", ["prot", "no such setting", "did you mean port?"]),
         (DSN + "port: '9187'\n", ["port", "must be a valid integer", "'9187'"]),
         (DSN + "port: 0\n", ["port", "greater than or equal to 1"]),
         (DSN + "listen: everywhere\n", ["listen", "must be an IP address such as 127.0.0.1", "'everywhere'"]),
-        (DSN + "scrape_timeout: soon\n", ["scrape_timeout", "duration such as 500ms, 2s or 1m"]),
+        (DSN + "scrape_timeout: soon\n", ["scrape_timeout", "duration such as 500ms, 2s, 1m or 1h"]),
         (DSN + "scrape_timeout: 0\n", ["scrape_timeout", "greater than or equal to 0.001"]),
         (DSN + "password_file: secrets\n", ["password_file", "must be an absolute path"]),
         (DSN + "collectors: {lock: {}}\n", ["collectors.lock", "no such collector", "did you mean locks?"]),
@@ -82,7 +82,7 @@ def test_password_in_the_dsn_is_refused_and_not_repeated(tmp_path: Path) -> None
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     """One run of `check --offline` is enough to mend a file."""
     with pytest.raises(Problem) as caught:
-        load(tmp_path, "port: none\nlisten: 1\n")
+        load(tmp_path, "port: none\nlisten: 1\ntarget: {}\n")
     assert len(str(caught.value).splitlines()) == 3
 
 

@@ -1,23 +1,19 @@
 """The collectors' declarations against their SQL, and rows against metric families."""
 
-from decimal import Decimal
+import gzip
 from pathlib import Path
-from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from pgstat_exporter import config, content
-from pgstat_exporter.collect import BadContent, to_families
-from pgstat_exporter.content import Query
-from pgstat_exporter.scrape import Exporter
-from pgstat_exporter.session import Session
+from pgstat_exporter import content, reference
+from pgstat_exporter.content import Query, Variant
+from pgstat_exporter.exposition import BadContent, Family, Part, label_texts, sample_lines
 from pgstat_exporter.strict import Problem
 from pgstat_exporter.web import answer_within
 
 COLLECTORS = content.load()
 FOLDER = Path(content.__file__).parent / "collectors"
-README = Path(content.__file__).parents[2] / "README.md"
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "pgstat-exporter-metrics.md"
 FIXED = {
     "pg_server_info", "pg_postmaster_start_time_seconds", "pg_settings_max_connections",
     "pg_stat_activity_connections", "pg_stat_activity_oldest_transaction_age_seconds",
@@ -28,10 +24,10 @@ FIXED = {
 }  # fmt: skip
 
 
-def queries() -> list[tuple[content.Collector, Query, str]]:
-    """Return every (collector, query, SQL file)."""
+def queries() -> list[tuple[content.Collector, Query, Variant]]:
+    """Return every (collector, query, variant of its SQL)."""
     return [
-        (collector, query, variant.file)
+        (collector, query, variant)
         for collector in COLLECTORS.values()
         for query in collector.declaration.queries
         for variant in query.sql
@@ -43,10 +39,10 @@ def test_metric_names_that_dashboards_rely_on_are_declared() -> None:
     assert {metric.name for collector in COLLECTORS.values() for metric in collector.metrics()} >= FIXED
 
 
-@pytest.mark.parametrize(("collector", "query", "file"), queries(), ids=lambda value: str(value)[:40])
-def test_sql_delivers_exactly_what_is_declared(collector: content.Collector, query: Query, file: str) -> None:
+@pytest.mark.parametrize(("collector", "query", "variant"), queries(), ids=lambda value: str(value)[:40])
+def test_sql_delivers_exactly_what_is_declared(collector: content.Collector, query: Query, variant: Variant) -> None:
     """No column is missing, none is fetched for nothing, whatever the variant."""
-    assert sorted(content.output_columns(collector.sql[file])) == sorted(query.columns())
+    assert sorted(content.output_columns(collector.sql[variant.file])) == sorted(query.columns(variant))
 
 
 def test_every_sql_file_is_declared() -> None:
@@ -55,14 +51,10 @@ def test_every_sql_file_is_declared() -> None:
     assert declared == {path.name for path in FOLDER.glob("*.sql")}
 
 
-def test_readme_lists_every_metric() -> None:
-    """The table in the README is complete and names nothing that is gone."""
-    lines = README.read_text().splitlines()
-    listed = [line.split("`")[1].split("{")[0] for line in lines if line.startswith("| `pg_")]
-    declared = [metric.name for collector in COLLECTORS.values() for metric in collector.metrics()]
-    own = ["pg_up", "pg_exporter_build_info"]
-    own += [f"pg_scrape_collector_{name}" for name in ("success", "duration_seconds", "skipped", "truncated")]
-    assert sorted(listed) == sorted(declared + own)
+def test_the_table_of_metrics_is_as_generated() -> None:
+    """Reviewers see in its diff what a change does to names, types, labels and versions."""
+    written = "\n".join(reference.markdown(COLLECTORS.values())) + "\n"
+    assert TABLE.read_text() == written, "run: python3 -m pgstat_exporter metrics > docs/pgstat-exporter-metrics.md"
 
 
 def test_newest_fitting_variant_is_chosen_by_the_extensions_columns() -> None:
@@ -94,7 +86,7 @@ def broken(tmp_path: Path, declaration: str, sql: str = "SELECT 1 AS n\n") -> st
 
 
 METRIC = "{name: pg_mine, type: gauge, column: n, help: Mine.}"
-MINE = "help: Mine.\nqueries:\n  - sql: [{file: mine.sql}]\n    metrics: [METRIC]\n"
+MINE = "help: Mine.\nqueries:\n  - source: mine\n    sql: [{file: mine.sql}]\n    metrics: [METRIC]\n"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +100,11 @@ MINE = "help: Mine.\nqueries:\n  - sql: [{file: mine.sql}]\n    metrics: [METRIC
         (MINE.replace("METRIC", METRIC).replace("mine.sql", "other.sql"), "other.sql: no such file"),
         (MINE.replace("METRIC", METRIC).replace("metrics", "metriks"), "did you mean metrics?"),
         (MINE.replace("METRIC", METRIC) + "role: pg_superpower\n", "role: must be 'pg_read_all_stats', "),
+        (MINE.replace("METRIC", METRIC) + "scope: database\n", "scope: database wants every"),
+        (
+            MINE.replace("METRIC", METRIC.replace("column", "since: 17, until: 16, column")),
+            "since 17 is after until 16",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_its_place(tmp_path: Path, declaration: str, said: str) -> None:
@@ -117,36 +114,27 @@ def test_a_wrong_declaration_is_refused_with_its_place(tmp_path: Path, declarati
     assert message.startswith("mine.")
 
 
-QUERY = Query.model_validate(
-    {
-        "sql": [{"file": "mine.sql"}],
-        "labels": ["who"],
-        "metrics": [{"name": "pg_mine", "type": "gauge", "column": "n", "help": "Mine."}],
-    }
-)
+def test_null_is_absent_and_digits_stay() -> None:
+    """Values pass as PostgreSQL writes them, NULL is no sample, an odd label is escaped."""
+    labels = label_texts(["who"], [0], [["a"], [None], ['"b\\\n']], 'datname="erp"')
+    assert sample_lines("pg_mine", labels, ["3", None, "0.1000000000000000055"]) == [
+        'pg_mine{datname="erp",who="a"} 3\n',
+        'pg_mine{datname="erp",who="\\"b\\\\\\n"} 0.1000000000000000055\n',
+    ]
 
 
-def test_null_is_absent_and_not_zero() -> None:
-    """Rows become samples; NULL does not; numeric and int do."""
-    rows: list[dict[str, Any]] = [{"who": "a", "n": 3}, {"who": "b", "n": None}, {"who": "c", "n": Decimal("0.5")}]
-    (family,) = to_families(QUERY, rows)
-    assert [(sample.labels["who"], sample.value) for sample in family.samples] == [("a", 3.0), ("c", 0.5)]
-
-
-@pytest.mark.parametrize("rows", [[{"who": "a", "n": 1}, {"who": "a", "n": 2}], [{"who": "a", "n": "1"}]])
-def test_rows_that_would_spoil_the_whole_scrape_fail_their_collector(rows: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(("labels", "values"), [(["a", "a"], ["1", "2"]), (["a"], ["t"]), (["a"], [""])])
+def test_rows_that_would_spoil_the_whole_scrape_fail_their_collector(labels: list[str], values: list[str]) -> None:
     """Prometheus refuses an answer with one series twice; texts are no numbers."""
     with pytest.raises(BadContent, match="pg_mine"):
-        list(to_families(QUERY, rows))
+        sample_lines("pg_mine", labels, values)
 
 
-def test_registering_the_exporter_asks_no_database() -> None:
-    """describe() names everything, so that a registry needs no scrape to learn it."""
-    settings = config.Config(dsn="host=192.0.2.1 connect_timeout=2")
-    exporter = Exporter(Session(settings.dsn), config.enabled(settings, COLLECTORS, "test"))
-    CollectorRegistry(auto_describe=True).register(exporter)
-    described = {family.name for family in exporter.describe()}
-    assert {"pg_up", "pg_stat_database_commits", "pg_stat_statements"} <= described
+def test_a_part_is_the_same_compressed_and_in_several_members() -> None:
+    """Parts that were compressed apart are one gzip file when they follow each other."""
+    parts = [Part([Family(f"pg_{name}", "gauge", "Help.", [f"pg_{name} 1\n"])]) for name in "ab"]
+    together = gzip.decompress(b"".join(part.packed() for part in parts))
+    assert together == b"".join(part.plain for part in parts)
 
 
 @pytest.mark.parametrize(

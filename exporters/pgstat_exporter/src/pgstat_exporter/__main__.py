@@ -1,19 +1,18 @@
-"""`python3 -m pgstat_exporter serve|check --config FILE`, and `grants`."""
+"""`python3 -m pgstat_exporter VERB --config FILE`."""
 
 import argparse
-import signal
+import contextlib
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from pgstat_exporter import __version__, config, content, grants, log
-from pgstat_exporter.collect import Outcome
-from pgstat_exporter.config import Config, Enabled
+from pgstat_exporter import __version__, commands, config, content, grants, reference
+from pgstat_exporter.config import Config, Target
+from pgstat_exporter.content import Collector
 from pgstat_exporter.scrape import Exporter
-from pgstat_exporter.session import Session
-from pgstat_exporter.strict import Problem
-from pgstat_exporter.web import Server
+from pgstat_exporter.service import Service, load
+from pgstat_exporter.strict import Problem, unknown
+from pgstat_exporter.web_config import Doorkeeper
 
 _BAD_CONFIG = 2
 
@@ -21,92 +20,125 @@ _BAD_CONFIG = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; return 0, 1 when it failed, 2 when the configuration is wrong."""
     options = _parser().parse_args(arguments)
-    if options.verb == "grants" and options.config is None:
-        return _say([grants.text(grants.needed(content.load().values(), schema=options.schema))])
     try:
-        settings = config.load(options.config)
-        collectors = config.enabled(settings, content.load(), str(options.config))
+        return int(options.verb(options))
     except Problem as problem:
         print(problem, file=sys.stderr)  # noqa: T201
         return _BAD_CONFIG
-    if options.verb == "grants":
-        return _say([grants.of_config(settings, collectors, options.schema)])
-    if options.verb == "serve":
-        return serve(settings, collectors)
-    if options.offline:
-        return _say([f"{options.config}: well-formed; collectors: {', '.join(one.name for one in collectors)}"])
-    return check(settings, collectors)
+    except BrokenPipeError:
+        # Whoever read it, `head` say, has seen enough.
+        sys.stderr.close()
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pgstat_exporter", description="PostgreSQL's statistics for Prometheus.")
     parser.add_argument("--version", action="version", version=__version__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    serve_verb = verbs.add_parser("serve", help="answer scrapes until SIGTERM")
-    check_verb = verbs.add_parser("check", help="run every collector once and say how it went")
-    check_verb.add_argument("--offline", action="store_true", help="only read the configuration")
-    grants_verb = verbs.add_parser("grants", help="print the SQL that gives the role of the DSN what collectors need")
-    grants_verb.add_argument("--schema", default=grants.SCHEMA, help="where pg_stat_statements is (public)")
-    for verb in (serve_verb, check_verb, grants_verb):
-        verb.add_argument("--config", type=Path, required=verb is not grants_verb, metavar="FILE")
+    verbs = parser.add_subparsers(required=True)
+
+    serve = verbs.add_parser("serve", help="answer scrapes until SIGTERM; SIGHUP takes up a new configuration")
+    serve.set_defaults(verb=_serve)
+    check = verbs.add_parser("check", help="run every collector once and say how it went")
+    check.add_argument("--offline", action="store_true", help="only read the configuration")
+    check.set_defaults(verb=_check)
+    run = verbs.add_parser("run", help="print what one collector exports")
+    run.add_argument("collector", metavar="COLLECTOR")
+    run.add_argument("--target", metavar="NAME", help="one of the configuration's targets (default: the dsn)")
+    run.add_argument("--explain", action="store_true", help="the plans of its queries instead, in the DSN's database")
+    run.set_defaults(verb=_run)
+    sql = verbs.add_parser("sql", help="print the SQL that one collector runs")
+    sql.add_argument("collector", metavar="COLLECTOR")
+    sql.add_argument("--pg", type=int, default=18, metavar="MAJOR", help="major version of the server (18)")
+    sql.set_defaults(verb=_sql)
+    overview = verbs.add_parser("list", help="list the collectors; with --config, what each costs")
+    overview.set_defaults(verb=_list)
+    metrics = verbs.add_parser("metrics", help="print a table of every metric (Markdown)")
+    metrics.set_defaults(verb=_metrics)
+    rights = verbs.add_parser("grants", help="print the SQL that gives the role of the DSN what collectors need")
+    rights.add_argument("--schema", default=grants.SCHEMA, help="where pg_stat_statements is (public)")
+    rights.add_argument("--data", action="store_true", help="also what lets the role read every table's rows")
+    rights.set_defaults(verb=_grants)
+    for verb in (serve, check, run, sql, overview, metrics, rights):
+        verb.add_argument("--config", type=Path, required=verb in (serve, check, run), metavar="FILE")
     return parser
 
 
-def _exporter(settings: Config, collectors: list[Enabled]) -> tuple[Session, Exporter]:
-    password_file = Path(settings.password_file) if settings.password_file else None
-    session = Session(settings.dsn, password_file)
-    return session, Exporter(session, collectors, settings.scrape_timeout)
+def _serve(options: argparse.Namespace) -> int:
+    return Service(options.config, load(options.config)).run()
 
 
-def serve(settings: Config, collectors: list[Enabled]) -> int:
-    """Serve until SIGTERM or SIGINT; a database that is down is reported, never a reason to end."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    _, exporter = _exporter(settings, collectors)
-    try:
-        server = Server(settings.listen, settings.port, exporter, settings.scrape_timeout)
-    except OSError as error:
-        log.write("error", f"cannot listen on {settings.listen} port {settings.port}: {error.strerror}")
-        return 1
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    log.write("info", "listening", address=settings.listen, port=settings.port, version=__version__)
-    stop.wait()
-    server.shutdown()
-    server.server_close()
-    exporter.close()
-    log.write("info", "stopped")
+def _check(options: argparse.Namespace) -> int:
+    loaded = load(options.config)
+    Doorkeeper(loaded.settings.web_config)
+    if not options.offline:
+        return commands.check(loaded.settings, loaded.collectors)
+    print(f"{options.config}: well-formed; collectors: {', '.join(one.name for one in loaded.collectors)}")  # noqa: T201
     return 0
 
 
-def check(settings: Config, collectors: list[Enabled]) -> int:
-    """Connect, run every collector once and say how it went; return 1 when one failed."""
-    session, exporter = _exporter(settings, collectors)
-    try:
-        run = exporter.observe(settings.scrape_timeout)
-        if not run.answered:
-            _say([f"database    failed: {run.trouble or 'no answer in time'}"])
-            return 1
-        lines = [f"database    ok: {session.describe()}"]
-        missing = Outcome(0, failed=True, detail="did not finish in time")
-        outcomes = {one.name: run.outcomes.get(one.name, missing) for one in collectors}
-        _say(lines + [f"{name:<11} {_words(outcome)}" for name, outcome in outcomes.items()])
-        return int(any(outcome.failed for outcome in outcomes.values()))
-    finally:
-        exporter.close()
+def _run(options: argparse.Namespace) -> int:
+    settings = config.load(options.config)
+    known = config.collectors(settings)
+    _named(options.collector, known)
+    # One that is off can be tried, too.
+    wanted = {options.collector: known[options.collector]}
+    own = {
+        name: one.model_copy(update={"enabled": True}) for name, one in settings.collectors.items() if name in wanted
+    }
+    (enabled,) = config.enabled(settings.model_copy(update={"collectors": own}), wanted, str(options.config))
+    target = _target(settings, options.target)
+    return commands.run(target, enabled, explain=options.explain, seconds=settings.scrape_timeout)
 
 
-def _words(outcome: Outcome) -> str:
-    if outcome.failed:
-        return f"failed: {outcome.detail}"
-    if outcome.skipped:
-        return f"skipped ({outcome.skipped}): {outcome.detail}"
-    more = "; there are more rows than its limit" if outcome.truncated else ""
-    return f"ok: {outcome.series} series in {outcome.seconds * 1000:.0f} ms{more}"
+def _target(settings: Config, name: str | None) -> Target:
+    target = settings.targets.get(name) if name else settings.own()
+    if target is None:
+        raise Problem(
+            f"--target {name}: {unknown(name, settings.targets)}" if name else "--target: name one of targets"
+        )
+    return target
 
 
-def _say(lines: list[str]) -> int:
-    print("\n".join(lines))  # noqa: T201
+def _sql(options: argparse.Namespace) -> int:
+    collectors = config.collectors(config.load(options.config)) if options.config else content.load()
+    return commands.sql(_named(options.collector, collectors), commands.known_version(options.pg))
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    collectors = config.collectors(config.load(options.config)) if options.config else content.load()
+    print("\n".join(reference.markdown(collectors.values())))  # noqa: T201
+    return 0
+
+
+def _named(name: str, collectors: dict[str, Collector]) -> Collector:
+    if name not in collectors:
+        raise Problem(f"{name}: no such collector; {unknown(name, collectors)}")
+    return collectors[name]
+
+
+def _list(options: argparse.Namespace) -> int:
+    if options.config is None:
+        defaults = Config(dsn="")
+        return commands.overview(config.enabled(defaults, content.load(), ""), {})
+    loaded = load(options.config)
+    target = loaded.settings.own() or next(iter(loaded.settings.targets.values()))
+    exporter = Exporter(target, loaded.collectors)
+    with contextlib.closing(exporter):
+        outcomes, trouble = commands.outcomes_of(exporter, loaded.settings.scrape_timeout)
+    commands.overview(loaded.collectors, outcomes)
+    if trouble:
+        print(f"the database does not answer: {trouble}", file=sys.stderr)  # noqa: T201
+    return int(bool(trouble))
+
+
+def _grants(options: argparse.Namespace) -> int:
+    if options.config is None:
+        wanted = grants.needed(content.load().values(), schema=options.schema, data=options.data)
+        print(grants.text(wanted))  # noqa: T201
+        return 0
+    loaded = load(options.config)
+    for target in filter(None, (loaded.settings.own(), *loaded.settings.targets.values())):
+        print(grants.of_target(target, loaded.collectors, options.schema, data=options.data))  # noqa: T201
     return 0
 
 

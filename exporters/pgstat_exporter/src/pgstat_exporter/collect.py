@@ -1,20 +1,20 @@
-"""One collector's run: its needs checked, its queries run in one transaction, its rows turned into metric families."""
+"""One collector's run: its needs checked, its queries run in one transaction, its rows turned into sample lines."""
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import psycopg
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
-from prometheus_client.metrics_core import Metric as Family
 
 from pgstat_exporter.config import Enabled
-from pgstat_exporter.content import Metric, Query
-from pgstat_exporter.session import Connection, Facts, Limits, Row, Session, facts, limit_statement, one_line
+from pgstat_exporter.content import Metric, Query, Variant
+from pgstat_exporter.exposition import BadContent, Row, label_text, label_texts, sample_lines
+from pgstat_exporter.session import Connection, Facts, Limits, Session, copy_out, facts, limit_statement, one_line
 from pgstat_exporter.texts import TextCache
 
-_NO_FACTS = Facts(has_role=True, schema=None, columns=frozenset())
+NO_DATABASE = ""
+_KEPT = "pgstat_exporter.kept"
+_BETWEEN, _BEHIND = "\x1f", "\x1e"
 
 
 class Skip(Exception):  # noqa: N818 - not an error: the server cannot offer this
@@ -25,16 +25,13 @@ class Skip(Exception):  # noqa: N818 - not an error: the server cannot offer thi
         self.reason = reason
 
 
-class BadContent(Exception):  # noqa: N818 - it is shown to people as it is
-    """What is wrong with the rows of a collector's SQL."""
-
-
 @dataclass(frozen=True)
 class Outcome:
-    """How a collector's run ended; exactly one of ok, skipped and failed."""
+    """How a collector's run ended, and its samples as text by metric; exactly one of ok, skipped and failed."""
 
     seconds: float
-    families: tuple[Family, ...] = ()
+    samples: dict[str, str] = field(default_factory=dict)
+    series: int = 0
     truncated: bool = False
     skipped: str | None = None
     failed: bool = False
@@ -45,10 +42,20 @@ class Outcome:
         """Whether the collector delivered its metrics."""
         return not self.failed and self.skipped is None
 
-    @property
-    def series(self) -> int:
-        """Number of samples delivered."""
-        return sum(len(family.samples) for family in self.families)
+
+@dataclass
+class Memory:
+    """What a collector keeps from run to run: texts, and which rows were shown."""
+
+    texts: TextCache | None
+    # By SQL file.
+    kept: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, enabled: Enabled) -> "Memory":
+        """Return a collector's memory, empty."""
+        texts = enabled.collector.declaration.texts
+        return cls(TextCache(enabled.collector, texts) if texts and enabled.query_text else None)
 
 
 class Budget:
@@ -66,23 +73,151 @@ class Budget:
         return Limits(left, self._lock)
 
 
-def run(session: Session, enabled: Enabled, texts: TextCache | None, deadline: float) -> Outcome:
-    """Run a collector within its limits and before the deadline (monotonic clock); its faults end in the outcome."""
-    started = time.monotonic()
-    budget = Budget(enabled, deadline)
-    try:
-        known = _needs(session, enabled, budget)
-        families, truncated = _queries(session, enabled, budget, known)
-        if texts:
-            families.append(texts.family(session, known.schema, families, budget.limits()))
-        return Outcome(time.monotonic() - started, tuple(families), truncated)
-    except Skip as skip:
-        return Outcome(time.monotonic() - started, skipped=skip.reason, detail=str(skip))
-    except psycopg.errors.ObjectNotInPrerequisiteState as error:
-        # The extension was created, and its library is not loaded.
-        return Outcome(time.monotonic() - started, skipped="preload", detail=one_line(error))
-    except Exception as error:  # noqa: BLE001 - whatever befalls one collector must not harm the others
-        return Outcome(time.monotonic() - started, failed=True, detail=f"{one_line(error)}{_hint(error)}")
+@dataclass(frozen=True)
+class _Task:
+    enabled: Enabled
+    memory: Memory
+    budget: Budget
+
+
+class Pass:
+    """Runs collectors one after the other in a session, before a deadline (monotonic clock).
+
+    `database` is the label datname of collectors with scope `database`.
+    """
+
+    def __init__(
+        self, session: Session, collectors: Sequence[Enabled], deadline: float, database: str = NO_DATABASE
+    ) -> None:
+        self._session = session
+        self._declared = [one.collector.declaration for one in collectors]
+        self._deadline = deadline
+        self._database = database
+        self._facts: Facts | None = None
+
+    def run(self, enabled: Enabled, memory: Memory) -> Outcome:
+        """Run a collector within its limits; its faults end in the outcome."""
+        started = time.monotonic()
+        try:
+            lines, truncated = self._run(enabled, memory, Budget(enabled, self._deadline))
+            samples = {name: "".join(found) for name, found in lines.items()}
+            return Outcome(time.monotonic() - started, samples, sum(map(len, lines.values())), truncated)
+        except Skip as skip:
+            return Outcome(time.monotonic() - started, skipped=skip.reason, detail=str(skip))
+        except psycopg.errors.ObjectNotInPrerequisiteState as error:
+            # The extension was created, and its library is not loaded.
+            return Outcome(time.monotonic() - started, skipped="preload", detail=one_line(error))
+        except Exception as error:  # noqa: BLE001 - whatever befalls one collector must not harm the others
+            return Outcome(time.monotonic() - started, failed=True, detail=f"{one_line(error)}{_hint(error)}")
+
+    def _run(self, enabled: Enabled, memory: Memory, budget: Budget) -> tuple[dict[str, list[str]], bool]:
+        known = self._needs(enabled, budget)
+        declaration = enabled.collector.declaration
+        extension = known.extensions.get(declaration.extension or "")
+        schema = extension.schema if extension else None
+        lines: dict[str, list[str]] = {}
+        keys: set[str] = set()
+        truncated = False
+        with self._session.transaction(budget.limits(), schema) as connection:
+            for query in declaration.queries:
+                variant = query.choose(self._session.server(), extension.columns if extension else frozenset())
+                if variant is None:
+                    if not query.optional:
+                        raise Skip("version", query.otherwise)
+                    continue
+                result = self._query(connection, _Task(enabled, memory, budget), query, variant)
+                lines.update(self._lines(enabled, query, result))
+                truncated |= result.truncated
+                if declaration.texts and declaration.texts.key in query.labels:
+                    keys.update(row[result.columns[declaration.texts.key]] or "" for row in result.rows)
+        if memory.texts and declaration.texts:
+            lines[declaration.texts.name] = memory.texts.lines(self._session, schema, keys, budget.limits())
+        return lines, truncated
+
+    def _needs(self, enabled: Enabled, budget: Budget) -> Facts:
+        declaration = enabled.collector.declaration
+        if not declaration.role and not declaration.extension:
+            return Facts(frozenset(), {})
+        if self._facts is None:
+            roles = {one.role for one in self._declared if one.role}
+            extensions = {one.extension for one in self._declared if one.extension}
+            with self._session.transaction(budget.limits()) as connection:
+                self._facts = facts(connection, roles, extensions)
+        if (name := declaration.extension) and name not in self._facts.extensions:
+            raise Skip("extension", f"{name} is not installed in this database: run CREATE EXTENSION {name}")
+        if declaration.role and declaration.role not in self._facts.roles:
+            raise Skip("privilege", f"the role is no member of {declaration.role}: run GRANT {declaration.role} TO it")
+        return self._facts
+
+    def _query(self, connection: Connection, task: _Task, query: Query, variant: Variant) -> "_Result":
+        enabled, kept = task.enabled, task.memory.kept
+        further = {_KEPT: _BEHIND.join(kept.get(variant.file, ()))} if ranks(enabled, query) else {}
+        limit_statement(connection, task.budget.limits().statement, further)
+        names, rows = copy_out(connection, bounded(enabled, query, enabled.collector.sql[variant.file]))
+        result = _result(enabled, query, {name: position for position, name in enumerate(names)}, rows)
+        wanted = query.wanted(query.measured(self._session.server()))
+        if missing := wanted.difference(names):
+            raise BadContent(f"{variant.file} returns no column {', '.join(sorted(missing))}")
+        if ranks(enabled, query):
+            columns = [result.columns[label] for label in query.labels]
+            kept[variant.file] = [_BETWEEN.join(row[column] or "" for column in columns) for row in rows]
+        return result
+
+    def _lines(self, enabled: Enabled, query: Query, result: "_Result") -> dict[str, list[str]]:
+        before = label_text(("datname",), (self._database,)) if enabled.collector.per_database else ""
+        texts: dict[tuple[str, ...], list[str]] = {}
+        lines = {}
+        for metric in query.measured(self._session.server()):
+            labels = query.labels if metric.labels is None else metric.labels
+            if labels not in texts:
+                texts[labels] = label_texts(labels, [result.columns[label] for label in labels], result.rows, before)
+            lines[metric.name] = sample_lines(metric.name, texts[labels], result.values(metric))
+        return lines
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A query's rows, cut to what may be exported, and where its columns are in them."""
+
+    columns: dict[str, int]
+    rows: list[Row]
+    truncated: bool
+
+    def values(self, metric: Metric) -> list[str | None]:
+        """Return a metric's values row by row."""
+        if metric.column is None:
+            return ["1"] * len(self.rows)
+        column = self.columns[metric.column]
+        return [row[column] for row in self.rows]
+
+
+def _result(enabled: Enabled, query: Query, columns: dict[str, int], rows: list[Row]) -> _Result:
+    if ranks(enabled, query):
+        return _Result(columns, rows, bool(rows) and int(rows[0][columns["all_rows"]] or 0) > len(rows))
+    return _Result(columns, rows[: enabled.max_rows], len(rows) > enabled.max_rows)
+
+
+def ranks(enabled: Enabled, query: Query) -> bool:
+    """Return whether only the first rows of a query are exported; without labels there is one row."""
+    return enabled.top is not None and bool(query.labels)
+
+
+def bounded(enabled: Enabled, query: Query, statement: str) -> str:
+    """Return a collector's SQL with its limit on rows."""
+    if enabled.top is None or not query.labels:
+        # One row more than is exported tells that there were more. The subquery's order survives a bare LIMIT.
+        return f"SELECT * FROM (\n{statement}\n) AS collector LIMIT {enabled.max_rows + 1}"  # noqa: S608
+    key = f" || E'{_escape(_BETWEEN)}' || ".join(f"coalesce({label}, '')" for label in query.labels)
+    kept = f"string_to_array(current_setting('{_KEPT}', true), E'{_escape(_BEHIND)}')"
+    return (
+        f"SELECT * FROM (\nSELECT *, row_number() OVER () AS place, count(*) OVER () AS all_rows FROM (\n{statement}\n"  # noqa: S608
+        f") AS collector) AS ranked WHERE place <= {enabled.top} "
+        f"OR place <= {enabled.top * 3 // 2} AND {key} = ANY ({kept})"
+    )
+
+
+def _escape(character: str) -> str:
+    return f"\\x{ord(character):02x}"
 
 
 def _hint(error: Exception) -> str:
@@ -91,78 +226,3 @@ def _hint(error: Exception) -> str:
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return " (somebody holds a lock on the catalog)"
     return ""
-
-
-def _needs(session: Session, enabled: Enabled, budget: Budget) -> Facts:
-    declaration = enabled.collector.declaration
-    if not declaration.role and not declaration.extension:
-        return _NO_FACTS
-    with session.transaction(budget.limits()) as connection:
-        known = facts(connection, declaration.role, declaration.extension)
-    if declaration.extension and known.schema is None:
-        name = declaration.extension
-        raise Skip("extension", f"{name} is not installed in this database: run CREATE EXTENSION {name}")
-    if not known.has_role:
-        raise Skip("privilege", f"the role is no member of {declaration.role}: run GRANT {declaration.role} TO it")
-    return known
-
-
-def _queries(session: Session, enabled: Enabled, budget: Budget, known: Facts) -> tuple[list[Family], bool]:
-    families: list[Family] = []
-    truncated = False
-    with session.transaction(budget.limits(), known.schema) as connection:
-        for query in enabled.collector.declaration.queries:
-            variant = query.choose(session.server(), known.columns)
-            if variant is None:
-                if not query.optional:
-                    raise Skip("version", query.otherwise)
-                continue
-            limit_statement(connection, budget.limits().statement)
-            rows = _rows(connection, enabled.collector.sql[variant.file], enabled.row_limit, query, variant.file)
-            truncated |= len(rows) > enabled.row_limit
-            families.extend(to_families(query, rows[: enabled.row_limit]))
-    return families, truncated
-
-
-def _rows(connection: Connection, sql: str, limit: int, query: Query, file: str) -> list[Row]:
-    # One row more than is exported tells that there were more. The subquery's order survives a bare LIMIT.
-    cursor = connection.execute(f"SELECT * FROM (\n{sql}\n) AS collector LIMIT {limit + 1}".encode())  # noqa: S608
-    missing = query.columns().difference(column.name for column in cursor.description or ())
-    if missing:
-        raise BadContent(f"{file} returns no column {', '.join(sorted(missing))}")
-    return cursor.fetchall()
-
-
-def to_families(query: Query, rows: Sequence[Row]) -> Iterable[Family]:
-    """Yield a query's metric families; a NULL value is no sample, two samples of one series are an error."""
-    for metric in query.metrics:
-        labels = query.labels if metric.labels is None else metric.labels
-        family = empty(metric, labels)
-        seen: set[tuple[str, ...]] = set()
-        for row in rows:
-            value = 1.0 if metric.column is None else _number(metric, row[metric.column])
-            if value is None:
-                continue
-            values = tuple("" if row[label] is None else str(row[label]) for label in labels)
-            if values in seen:
-                raise BadContent(f"{metric.name} has two rows for {dict(zip(labels, values, strict=True))}")
-            seen.add(values)
-            family.add_sample(metric.name, dict(zip(labels, values, strict=True)), value)
-        yield family
-
-
-def empty(metric: Metric, labels: Sequence[str]) -> Family:
-    """Return a metric's family without samples."""
-    if metric.type == "counter":
-        return CounterMetricFamily(metric.name, metric.help, labels=labels)
-    if metric.type == "info":
-        return InfoMetricFamily(metric.name.removesuffix("_info"), metric.help, labels=labels)
-    return GaugeMetricFamily(metric.name, metric.help, labels=labels)
-
-
-def _number(metric: Metric, value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool | int | float | Decimal):
-        return float(value)
-    raise BadContent(f"{metric.name}: column {metric.column} holds {type(value).__name__}, not a number")

@@ -1,31 +1,38 @@
 """The collectors as content: each a YAML declaration of metrics beside the SQL files that fill them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pgstat_exporter.strict import Duration, Problem, Strict, read
 
+OLDEST, NEVER = 15, 999
+DATABASE = "datname"
 _NAME = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 _SQL = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.sql$")]
-# PostgreSQL's own roles for monitoring, from the least to all of them; each is there from version 15 on.
-_ROLE = Literal["pg_read_all_stats", "pg_read_all_settings", "pg_stat_scan_tables", "pg_monitor"]
+# PostgreSQL's own roles for monitoring, from the least to all of them, and the one that reads tables; each is there
+# from version 15 on.
+_ROLE = Literal["pg_read_all_stats", "pg_read_all_settings", "pg_stat_scan_tables", "pg_monitor", "pg_read_all_data"]
 _COLUMN = re.compile(r"\bAS\s+([a-z_0-9]+)\s*(?=,|\bFROM\b|$)", re.IGNORECASE)
 
 
 class Metric(Strict):
     """One metric family: its samples come from `column`, one per row; an info metric has no column and is always 1."""
 
-    name: Annotated[str, Field(pattern=r"^pg_[a-z0-9_]+$")]
+    name: _NAME
     type: Literal["counter", "gauge", "info"]
     help: Annotated[str, Field(min_length=1)]
     column: _NAME | None = None
     labels: tuple[_NAME, ...] | None = Field(default=None, strict=False)
+    # The first and the last major version of the server that has the fact.
+    since: Annotated[int, Field(ge=OLDEST)] = OLDEST
+    until: Annotated[int, Field(ge=OLDEST)] = NEVER
 
     @model_validator(mode="after")
     def _conventions(self) -> Self:
@@ -36,20 +43,28 @@ class Metric(Strict):
             raise ValueError(f"{self.name}: a gauge ends neither in _total nor in _info")
         if (self.column is None) != (self.type == "info"):
             raise ValueError(f"{self.name}: counters and gauges name a column, info metrics do not")
+        if self.since > self.until:
+            raise ValueError(f"{self.name}: since {self.since} is after until {self.until}")
         return self
+
+    def on(self, first: int, last: int) -> bool:
+        """Return whether any of these major versions has the fact."""
+        return self.since <= last and first <= self.until
 
 
 class Variant(Strict):
     """An SQL file and where it fits: servers from a major version on, extension columns (`view.column`) that exist."""
 
     file: _SQL
-    server: Annotated[int, Field(ge=15)] = 15
+    server: Annotated[int, Field(ge=OLDEST)] = OLDEST
     needs: tuple[str, ...] = Field(default=(), strict=False)
 
 
 class Query(Strict):
     """A row shape: SQL variants, of which the first that fits the server is run, and the metrics in its columns."""
 
+    # The views and functions that the numbers come from.
+    source: Annotated[str, Field(min_length=1)]
     sql: tuple[Variant, ...] = Field(min_length=1, strict=False)
     metrics: tuple[Metric, ...] = Field(min_length=1, strict=False)
     labels: tuple[_NAME, ...] = Field(default=(), strict=False)
@@ -62,12 +77,21 @@ class Query(Strict):
         fitting = (v for v in self.sql if server >= v.server and columns.issuperset(v.needs))
         return next(fitting, None)
 
-    def columns(self) -> set[str]:
-        """Return the columns that every variant has to deliver."""
-        wanted = set(self.labels)
-        for metric in self.metrics:
-            wanted.update(metric.labels or (), filter(None, (metric.column,)))
-        return wanted
+    def measured(self, server: int) -> list[Metric]:
+        """Return the metrics that a server of a major version has."""
+        return [metric for metric in self.metrics if metric.on(server, server)]
+
+    def columns(self, variant: Variant) -> set[str]:
+        """Return the columns that a variant has to deliver: those of the versions that it is chosen for."""
+        newer = [one.server - 1 for one in self.sql if one.server > variant.server]
+        return self.wanted(one for one in self.metrics if one.on(variant.server, min(newer, default=NEVER)))
+
+    def wanted(self, metrics: Iterable[Metric]) -> set[str]:
+        """Return the columns that metrics are made of."""
+        columns = set(self.labels)
+        for metric in metrics:
+            columns.update(metric.labels or (), filter(None, (metric.column,)))
+        return columns
 
 
 class Texts(Strict):
@@ -75,24 +99,45 @@ class Texts(Strict):
 
     file: _SQL
     key: _NAME
-    name: Annotated[str, Field(pattern=r"^pg_[a-z0-9_]+_info$")]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*_info$")]
     label: _NAME
     help: str
 
 
 class Declaration(Strict):
-    """A collector: what it needs, how long it may take, and its queries."""
+    """A collector: what it needs, how often and how long it may run, and its queries."""
 
     help: str
     queries: tuple[Query, ...] = Field(min_length=1, strict=False)
     # `grants` asks for it, and without it the collector is skipped.
     role: _ROLE | None = None
     extension: str | None = None
+    # `database`: run in each database, whose name becomes the label datname.
+    scope: Literal["server", "database"] = "server"
+    # Without it, at each scrape.
+    every: Duration | None = None
     statement_timeout: Duration = 1.0
     lock_timeout: Duration = 0.2
     max_rows: Annotated[int, Field(ge=1)] = 3000
+    # The first rows in the order of the SQL; one of them stays until it is not among the first three halves of it.
     top: Annotated[int, Field(ge=1)] | None = None
     texts: Texts | None = None
+
+    @model_validator(mode="after")
+    def _slow_where_many(self) -> Self:
+        if self.scope == "database" and self.every is None:
+            raise ValueError("scope: database wants every: a scrape cannot wait for all databases")
+        labels = {name for query in self.queries for name in (*query.labels, *_of_metrics(query))}
+        if self.scope == "database" and DATABASE in labels:
+            raise ValueError(f"the label {DATABASE} is added to every metric of scope database")
+        if self.texts and self.scope == "database":
+            raise ValueError("texts are for scope server only")
+        return self
+
+
+def _of_metrics(query: Query) -> Iterator[str]:
+    for metric in query.metrics:
+        yield from metric.labels or ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +148,16 @@ class Collector:
     declaration: Declaration
     sql: dict[str, str]
 
+    @property
+    def per_database(self) -> bool:
+        """Whether it is run in each database."""
+        return self.declaration.scope == "database"
+
+    def labels(self, query: Query, metric: Metric) -> tuple[str, ...]:
+        """Return the labels of a metric in the order in which they are shown."""
+        own = query.labels if metric.labels is None else metric.labels
+        return (DATABASE, *own) if self.per_database else own
+
     def metrics(self) -> Iterator[Metric]:
         """Yield every metric that the collector may export."""
         for query in self.declaration.queries:
@@ -112,22 +167,33 @@ class Collector:
             yield Metric(name=texts.name, type="info", help=texts.help, labels=labels)
 
 
-def load(folder: Traversable | None = None) -> dict[str, Collector]:
-    """Return the collectors of a folder (by default ours) by name, or raise Problem."""
-    folder = folder or files("pgstat_exporter") / "collectors"
-    names = sorted(path.name for path in folder.iterdir() if path.name.endswith(".yaml"))
-    collectors = [_load(folder, name) for name in names]
-    _refuse_doubles(collectors)
-    return {collector.name: collector for collector in collectors}
+def load(*more: Path) -> dict[str, Collector]:
+    """Return our collectors and those of further folders by name, or raise Problem."""
+    collectors: dict[str, Collector] = {}
+    for folder in (files("pgstat_exporter") / "collectors", *more):
+        for collector in _of_folder(folder):
+            if collector.name in collectors:
+                raise Problem(f"{folder}/{collector.name}.yaml: there is a collector of this name already")
+            collectors[collector.name] = collector
+    _refuse_doubles(collectors.values())
+    return dict(sorted(collectors.items()))
+
+
+def _of_folder(folder: Traversable) -> list[Collector]:
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.name.endswith(".yaml"))
+    except OSError as error:
+        raise Problem(f"{folder}: cannot be read: {error.strerror}") from None
+    return [_load(folder, name) for name in names]
 
 
 def _load(folder: Traversable, name: str) -> Collector:
     declaration = read(Declaration, (folder / name).read_text(), name)
-    wanted = {variant.file: query.columns() for query in declaration.queries for variant in query.sql}
+    wanted = [(variant.file, query.columns(variant)) for query in declaration.queries for variant in query.sql]
     if declaration.texts:
-        wanted[declaration.texts.file] = {declaration.texts.key, declaration.texts.label}
+        wanted.append((declaration.texts.file, {declaration.texts.key, declaration.texts.label}))
     sql = {}
-    for file, columns in wanted.items():
+    for file, columns in wanted:
         if not (folder / file).is_file():
             raise Problem(f"{name}: {file}: no such file beside the declaration")
         sql[file] = (folder / file).read_text().rstrip().rstrip(";")
@@ -143,7 +209,7 @@ def output_columns(sql: str) -> list[str]:
     return [name.lower() for name in _COLUMN.findall(text[start[-1] if start else 0 :])]
 
 
-def _refuse_doubles(collectors: list[Collector]) -> None:
+def _refuse_doubles(collectors: Iterable[Collector]) -> None:
     owner: dict[str, str] = {}
     for collector in collectors:
         for metric in collector.metrics():

@@ -1,17 +1,19 @@
 """What a monitoring role may do: the least that the collectors' declarations ask for, as SQL."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import Identifier
 
-from pgstat_exporter.config import Config, Enabled
+from pgstat_exporter.config import Enabled, Target
 from pgstat_exporter.content import Collector
 
 ROLE, DATABASE, SCHEMA = "messwarte_monitor", "erp", "public"
 _ALL = "pg_monitor"
+# Not for monitoring alone: it reads every row of every table.
+DATA_ROLE = "pg_read_all_data"
 _ON = {"role": "", "database": "CONNECT ON DATABASE ", "schema": "USAGE ON SCHEMA "}
 
 
@@ -35,27 +37,35 @@ class Grant:
         return f"{_ON[self.kind]}{quoted(self.name)}"
 
 
-def needed(collectors: Iterable[Collector], database: str = DATABASE, schema: str | None = SCHEMA) -> list[Grant]:
-    """Return what collectors need; `schema` is that of their extensions in `database`, None without one."""
-    chosen = list(collectors)
+def needed(
+    collectors: Iterable[Collector], database: str = DATABASE, schema: str | None = SCHEMA, *, data: bool = False
+) -> list[Grant]:
+    """Return what collectors need; `schema` is that of their extensions in `database`, None without one.
+
+    Only with `data`: the role that reads all tables. Without it, what needs it is skipped.
+    """
+    chosen = [one for one in collectors if data or one.declaration.role != DATA_ROLE]
     asked = {one.name: role for one in chosen if (role := one.declaration.role)}
-    # It is a member of all the others.
-    roles = [_ALL] if _ALL in asked.values() else sorted(set(asked.values()))
+    # It is a member of all the others that measure.
+    found = set(asked.values())
+    roles = sorted(found & {_ALL, DATA_ROLE} if _ALL in found else found)
     extensions = sorted({extension for one in chosen if (extension := one.declaration.extension)})
-    found = [
-        Grant("role", role, ", ".join(name for name, wish in asked.items() if role in {wish, _ALL})) for role in roles
-    ]
-    found.append(Grant("database", database, "all collectors"))
+    grants = [Grant("role", role, ", ".join(_names(asked, role))) for role in roles]
+    grants.append(Grant("database", database, "all collectors"))
     if extensions and schema:
-        found.append(Grant("schema", schema, f"in that database: {', '.join(extensions)}"))
-    return found
+        grants.append(Grant("schema", schema, f"in that database: {', '.join(extensions)}"))
+    return grants
 
 
-def of_config(settings: Config, collectors: Iterable[Enabled], schema: str = SCHEMA) -> str:
-    """Return the SQL for the role and database of a configuration's DSN and the collectors that are on."""
-    parameters = conninfo_to_dict(settings.dsn)
+def _names(asked: Mapping[str, str], role: str) -> list[str]:
+    return [name for name, wish in asked.items() if wish == role or (role == _ALL and wish != DATA_ROLE)]
+
+
+def of_target(target: Target, collectors: Iterable[Enabled], schema: str = SCHEMA, *, data: bool = False) -> str:
+    """Return the SQL for the role and database of a server's DSN and the collectors that are on."""
+    parameters = conninfo_to_dict(target.dsn)
     role, database = str(parameters.get("user") or ROLE), str(parameters.get("dbname") or DATABASE)
-    return text(needed((one.collector for one in collectors), database, schema), role)
+    return text(needed((one.collector for one in collectors), database, schema, data=data), role)
 
 
 def text(grants: Iterable[Grant], role: str = ROLE) -> str:

@@ -5,29 +5,34 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
-from prometheus_client.metrics_core import Metric as Family
-
 from pgstat_exporter import __version__, log
-from pgstat_exporter.collect import Outcome, empty, run
-from pgstat_exporter.config import Enabled
+from pgstat_exporter.collect import NO_DATABASE, Memory, Outcome, Pass
+from pgstat_exporter.config import Enabled, Target
+from pgstat_exporter.content import DATABASE, Collector
+from pgstat_exporter.exposition import Family, OwnFamily, Part
 from pgstat_exporter.session import Session, Unreachable
-from pgstat_exporter.texts import TextCache
+from pgstat_exporter.slow import PENDING, Entry, SlowTier
 
 # Statements end this much before the answer is due, so that the server ends them and the session survives.
 _SERVER_MARGIN = 0.1
-_OWN = {
-    "pg_up": "1 when the database answered this scrape, 0 otherwise.",
+# A readiness check is answered from a run that is at most so old.
+_FRESH = 5.0
+UP, BUILD = "pg_up", "pg_exporter_build_info"
+OWN = {
+    UP: "1 when the database answered this scrape, 0 otherwise.",
+    BUILD: "Version of this exporter; always 1.",
     "pg_scrape_collector_success": "1 when the collector delivered its metrics, 0 when it failed or was skipped.",
-    "pg_scrape_collector_duration_seconds": "Time the collector took; absent when it was not run.",
-    "pg_scrape_collector_skipped": "1 for a collector that this server cannot serve, with the reason.",
+    "pg_scrape_collector_duration_seconds": "Time the collector took when it was last run.",
+    "pg_scrape_collector_skipped": "1 for a collector that cannot be served, with the reason.",
     "pg_scrape_collector_truncated": "1 when the collector had more rows than its limit.",
+    "pg_scrape_collector_samples": "Samples that the collector delivered.",
+    "pg_scrape_collector_cache_age_seconds": "Age of what a collector in the background delivered.",
 }
 
 
 @dataclass
 class Run:
-    """One pass over the collectors, readable while it is under way; `deadline` is on the monotonic clock."""
+    """One pass over the fast collectors, readable while it is under way; `deadline` is on the monotonic clock."""
 
     deadline: float
     answered: bool = False
@@ -37,25 +42,26 @@ class Run:
 
 
 class Exporter:
-    """Collects from one database; a Collector for prometheus_client, too."""
+    """Collects from one server."""
 
-    def __init__(self, session: Session, collectors: Sequence[Enabled], default_seconds: float = 10) -> None:
-        self._session = session
-        self._collectors = list(collectors)
-        self._default_seconds = default_seconds
+    def __init__(self, target: Target, collectors: Sequence[Enabled]) -> None:
+        self.target, self.collectors = target, tuple(collectors)
+        self._session = Session(target.dsn, target.password_file)
+        self._fast = [one for one in collectors if one.every is None]
+        self._memories = {one.name: Memory.of(one) for one in self._fast}
+        self.slow = SlowTier(target, [one for one in collectors if one.every is not None])
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._closed = False
         self._said: dict[str, str] = {}
-        self._texts = {
-            one.name: TextCache(one.collector, texts)
-            for one in self._collectors
-            if (texts := one.collector.declaration.texts) and one.query_text
-        }
+        self._parts: dict[str, tuple[list[Outcome], Part]] = {}
 
-    def scrape(self, seconds: float) -> list[Family]:
-        """Return what the database says, within `seconds`; collectors that did not finish count as failed."""
-        return self._families(self.observe(seconds))
+    def scrape(self, seconds: float) -> list[Part]:
+        """Return what the server says, within `seconds`; fast collectors that did not finish count as failed."""
+        due = time.monotonic() + seconds
+        # Only the first scrapes wait for the slow ones, so that an exporter that was restarted leaves no gap.
+        self.slow.first_pass.wait(seconds / 2)
+        return self._answer(self.observe(due - time.monotonic()))
 
     def observe(self, seconds: float) -> Run:
         """Return a run that ended, or was cut off because `seconds` are over."""
@@ -68,19 +74,19 @@ class Exporter:
             if not late or time.monotonic() >= due:
                 return run
 
-    def collect(self) -> Iterable[Family]:
-        """Return all metric families; for a registry of prometheus_client."""
-        return self.scrape(self._default_seconds)
+    def described(self) -> str:
+        """Return in words what the exporter is connected to, without secrets."""
+        return self._session.describe()
 
-    def describe(self) -> Iterable[Family]:
-        """Yield every family that may be exported, without asking the database."""
-        yield from self._own_families().values()
-        for enabled in self._collectors:
-            for metric in enabled.collector.metrics():
-                yield empty(metric, ())
+    def ready(self, seconds: float) -> bool:
+        """Return whether the server answers, or did so just now."""
+        run = self._run
+        if run is None or not run.done.is_set() or time.monotonic() - run.deadline > _FRESH:
+            run = self.observe(seconds)
+        return run.answered
 
     def close(self) -> None:
-        """End the run under way and close the session."""
+        """End the run under way and close the sessions."""
         with self._lock:
             self._closed = True
             run = self._run
@@ -88,6 +94,7 @@ class Exporter:
             self._session.abort()
             run.done.wait(1)
         self._session.close()
+        self.slow.stop()
 
     def _join_or_start(self, due: float, seconds: float) -> Run:
         with self._lock:
@@ -102,13 +109,10 @@ class Exporter:
             return run
 
     def _work(self, run: Run, deadline: float) -> None:
-        watchdog = threading.Timer(run.deadline - time.monotonic(), self._session.abort)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            self._pass(run, deadline)
+            with self._session.cut_after(run.deadline - time.monotonic()):
+                self._pass(run, deadline)
         finally:
-            watchdog.cancel()
             self._report(run)
             run.done.set()
 
@@ -122,14 +126,15 @@ class Exporter:
             current.trouble = "it answered only after the scrape's time was over"
             return
         current.answered = True
-        for enabled in self._collectors:
-            texts = self._texts.get(enabled.name)
-            current.outcomes[enabled.name] = run(self._session, enabled, texts, deadline)
+        run = Pass(self._session, self._fast, deadline)
+        for enabled in self._fast:
+            current.outcomes[enabled.name] = run.run(enabled, self._memories[enabled.name])
 
     def _report(self, run: Run) -> None:
         """Log what changed: a fault once when it begins, not at every scrape, and its end."""
         said = {"database": run.trouble}
         said.update((name, outcome.detail) for name, outcome in run.outcomes.items())
+        said.update((entry.place, entry.last.detail) for entry in self.slow.entries())
         for name, trouble in said.items():
             if trouble and not self._said.get(name):
                 log.write("error" if name == "database" else "warning", f"{name}: {trouble}")
@@ -137,26 +142,61 @@ class Exporter:
                 log.write("info", f"{name}: well again")
         self._said.update(said)
 
-    def _own_families(self) -> dict[str, Family]:
-        families: dict[str, Family] = {name: GaugeMetricFamily(name, text) for name, text in _OWN.items()}
-        build = InfoMetricFamily("pg_exporter_build", "Version of this exporter; always 1.")
-        build.add_sample("pg_exporter_build_info", {"version": __version__}, 1.0)
-        return families | {"pg_exporter_build_info": build}
-
-    def _families(self, run: Run) -> list[Family]:
-        own = self._own_families()
+    def _answer(self, run: Run) -> list[Part]:
+        own = {name: OwnFamily(name, text) for name, text in OWN.items()}
+        own[UP].add(float(run.answered), {})
+        own[BUILD].add(1.0, {"version": __version__})
         outcomes = dict(run.outcomes)
-        own["pg_up"].add_sample("pg_up", {}, float(run.answered))
+        entries: dict[str, list[Entry]] = {}
+        for entry in self.slow.entries():
+            entries.setdefault(entry.enabled.name, []).append(entry)
+        parts = []
+        for one in self.collectors:
+            good: list[Outcome] = []
+            if one.every is None:
+                _describe(own, one.name, NO_DATABASE, outcomes.get(one.name), run.answered)
+                good = [outcome for outcome in (outcomes.get(one.name),) if outcome and outcome.ok]
+            elif one.name not in entries:
+                _describe(own, one.name, NO_DATABASE, PENDING, run.answered)
+            for entry in entries.get(one.name, ()):
+                _describe(own, one.name, entry.database, entry.last, run.answered)
+                if run.answered and (data := entry.good()):
+                    good.append(data)
+                    age = time.monotonic() - entry.read
+                    own["pg_scrape_collector_cache_age_seconds"].add(age, _labels(one.name, entry.database))
+            if good and run.answered:
+                parts.append(self._part(one, good))
+        return [Part(family.family() for family in own.values()), *parts]
 
-        def add(name: str, value: float, **labels: str) -> None:
-            own[f"pg_scrape_collector_{name}"].add_sample(f"pg_scrape_collector_{name}", labels, value)
+    def _part(self, enabled: Enabled, outcomes: list[Outcome]) -> Part:
+        """Return a collector's metrics; what came from the background is written and compressed once."""
+        if enabled.every is None:
+            return Part(families(enabled.collector, outcomes))
+        before = self._parts.get(enabled.name)
+        if before is None or [id(one) for one in before[0]] != [id(one) for one in outcomes]:
+            before = self._parts[enabled.name] = (outcomes, Part(families(enabled.collector, outcomes)))
+        return before[1]
 
-        for enabled in self._collectors:
-            outcome = outcomes.get(enabled.name)
-            add("success", float(outcome is not None and outcome.ok), collector=enabled.name)
-            if outcome is not None:
-                add("duration_seconds", outcome.seconds, collector=enabled.name)
-                add("truncated", float(outcome.truncated), collector=enabled.name)
-                if outcome.skipped:
-                    add("skipped", 1.0, collector=enabled.name, reason=outcome.skipped)
-        return [*own.values(), *(family for outcome in outcomes.values() for family in outcome.families)]
+
+def families(collector: Collector, outcomes: Sequence[Outcome]) -> Iterable[Family]:
+    """Yield a collector's metric families from its outcomes, one of each database."""
+    for metric in collector.metrics():
+        samples = [outcome.samples.get(metric.name, "") for outcome in outcomes]
+        yield Family(metric.name, metric.type, metric.help, samples)
+
+
+def _describe(own: dict[str, OwnFamily], name: str, database: str, outcome: Outcome | None, answered: bool) -> None:
+    """Add what is to be said of a collector's last run; None when it did not finish."""
+    labels = _labels(name, database)
+    own["pg_scrape_collector_success"].add(float(answered and outcome is not None and outcome.ok), labels)
+    if outcome is None or not answered:
+        return
+    if outcome.skipped:
+        own["pg_scrape_collector_skipped"].add(1.0, {**labels, "reason": outcome.skipped})
+    own["pg_scrape_collector_duration_seconds"].add(outcome.seconds, labels)
+    own["pg_scrape_collector_truncated"].add(float(outcome.truncated), labels)
+    own["pg_scrape_collector_samples"].add(outcome.series, labels)
+
+
+def _labels(name: str, database: str) -> dict[str, str]:
+    return {"collector": name, DATABASE: database}

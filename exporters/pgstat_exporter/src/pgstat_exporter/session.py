@@ -1,12 +1,13 @@
-"""The one session with the server: reused, guarded by timeouts on the server and a deadline on this side."""
+"""A session with the server: reused, guarded by timeouts on the server and a deadline on this side."""
 
 import contextlib
 import math
 import os
+import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-Row = dict[str, Any]
-Connection = psycopg.Connection[Row]
+from pgstat_exporter.exposition import Row
+
+Connection = psycopg.Connection[dict[str, Any]]
 
 
 class Unreachable(Exception):  # noqa: N818 - it is shown to people as it is
@@ -32,34 +34,45 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a collector's needs are held against: rights, and the extension's place and columns (`view.column`)."""
+class Extension:
+    """Where an extension is, and its columns (`view.column`)."""
 
-    has_role: bool
-    schema: str | None
+    schema: str
     columns: frozenset[str]
 
 
-_FACTS = b"""
+@dataclass(frozen=True)
+class Facts:
+    """What a collector's needs are held against: the roles that are ours, and the extensions of this database."""
+
+    roles: frozenset[str]
+    extensions: dict[str, Extension]
+
+
+_ROLES = "SELECT rolname FROM pg_roles WHERE rolname = ANY ({}) AND pg_has_role(oid, 'USAGE')"
+_EXTENSIONS = """
 SELECT
-    (SELECT bool_and(pg_has_role(rolname, 'USAGE')) FROM pg_roles WHERE rolname = %(role)s) AS has_role,
-    (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
-     WHERE e.extname = %(extension)s) AS schema,
+    e.extname AS name,
+    n.nspname AS schema,
     ARRAY(
         SELECT c.relname || '.' || a.attname
-        FROM pg_extension AS e
-        JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
+        FROM pg_depend AS d
         JOIN pg_class AS c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
-        WHERE e.extname = %(extension)s
+        WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
     ) AS columns
+FROM pg_extension AS e
+JOIN pg_namespace AS n ON n.oid = e.extnamespace
+WHERE e.extname = ANY ({})
 """
+_ESCAPED = re.compile(r"\\(.)")
+_MEANT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 class Session:
     """At most one connection; used by one thread at a time, aborted by any."""
 
-    def __init__(self, dsn: str, password_file: Path | None = None) -> None:
+    def __init__(self, dsn: str, password_file: str | None = None) -> None:
         self._dsn = dsn
         self._password_file = password_file
         self._connection: Connection | None = None
@@ -87,7 +100,7 @@ class Session:
         parameters: dict[str, Any] = {}
         try:
             if self._password_file:
-                parameters["password"] = self._password_file.read_text().rstrip("\n")
+                parameters["password"] = Path(self._password_file).read_text().rstrip("\n")
             return psycopg.connect(
                 self._dsn,
                 **parameters,
@@ -134,6 +147,17 @@ class Session:
         version = info.parameter_status("server_version")
         return f"PostgreSQL {version}, database {info.dbname}, user {info.user}, {info.host or 'local'}:{info.port}"
 
+    @contextlib.contextmanager
+    def cut_after(self, seconds: float) -> Iterator[None]:
+        """Abort what the block does in the session when it takes longer than that."""
+        watchdog = threading.Timer(seconds, self.abort)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            yield
+        finally:
+            watchdog.cancel()
+
     def abort(self) -> None:
         """End what the session is doing, from another thread, even when the server no longer reacts."""
         # Cancelling would need the server's help; a socket that is shut down ends libpq's wait at once.
@@ -150,17 +174,40 @@ class Session:
                 connection.close()
 
 
-def facts(connection: Connection, role: str | None, extension: str | None) -> Facts:
-    """Return what the session's role may do and what the extension offers; both may be None."""
-    row = connection.execute(_FACTS, {"role": role, "extension": extension}).fetchone()
-    if row is None:
-        raise Unreachable("the catalog gave no answer")
-    return Facts(role is None or bool(row["has_role"]), row["schema"], frozenset(row["columns"]))
+def facts(connection: Connection, roles: Collection[str], extensions: Collection[str]) -> Facts:
+    """Return which of these roles the session's role has, and which of these extensions its database has."""
+    has = connection.execute(sql.SQL(_ROLES).format(list(roles))).fetchall() if roles else []
+    there = connection.execute(sql.SQL(_EXTENSIONS).format(list(extensions))).fetchall() if extensions else []
+    return Facts(
+        frozenset(row["rolname"] for row in has),
+        {row["name"]: Extension(row["schema"], frozenset(row["columns"])) for row in there},
+    )
 
 
-def limit_statement(connection: Connection, seconds: float) -> None:
-    """Give the next statement of the open transaction this much time on the server."""
-    connection.execute(_set({"statement_timeout": _milliseconds(seconds)}))
+def copy_out(connection: Connection, query: str) -> tuple[list[str], list[Row]]:
+    """Return a query's column names and rows, each value as PostgreSQL writes it.
+
+    Ten times faster than fetching: psycopg without its C part spends microseconds on each value of a row.
+    """
+    with connection.cursor() as cursor, cursor.copy(f"COPY (\n{query}\n) TO STDOUT WITH (HEADER)".encode()) as copy:
+        names, *rows = [_split(bytes(line).decode()) for line in copy]
+    return [name or "" for name in names], rows
+
+
+def _split(line: str) -> Row:
+    values: list[str | None] = list(line.removesuffix("\n").split("\t"))
+    if "\\" in line:
+        return [None if value == "\\N" else _ESCAPED.sub(_unescape, value or "") for value in values]
+    return values
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return _MEANT.get(found[1], found[1])
+
+
+def limit_statement(connection: Connection, seconds: float, further: Mapping[str, str]) -> None:
+    """Give the next statement of the open transaction this much time on the server, and further settings."""
+    connection.execute(_set({"statement_timeout": _milliseconds(seconds), **further}))
 
 
 def _begin(limits: Limits, schema: str | None) -> sql.Composed:
@@ -175,7 +222,7 @@ def _begin(limits: Limits, schema: str | None) -> sql.Composed:
     return sql.SQL("BEGIN READ ONLY; {}").format(_set(settings))
 
 
-def _set(settings: dict[str, str]) -> sql.Composed:
+def _set(settings: Mapping[str, str]) -> sql.Composed:
     calls = [sql.SQL("pg_catalog.set_config({}, {}, true)").format(name, value) for name, value in settings.items()]
     return sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls))
 

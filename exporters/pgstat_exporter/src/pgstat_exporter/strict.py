@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 
 
 class Strict(BaseModel):
@@ -27,12 +27,12 @@ def _seconds(value: object) -> object:
         return float(value)
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if not found:
-        raise ValueError("must be a duration such as 500ms, 2s or 1m")
+        raise ValueError("must be a duration such as 500ms, 2s, 1m or 1h")
     return float(found[1]) * _UNITS[found[2]]
 
 
-Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0.001, le=3600)]
-"""Seconds; written as a number, or with one of the units ms, s and m."""
+Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0.001, le=86400)]
+"""Seconds; written as a number, or with one of the units ms, s, m and h."""
 
 Model = TypeVar("Model", bound=Strict)
 
@@ -76,7 +76,7 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
         case "missing":
             return f"{path}: is missing"
         case "value_error":
-            return f"{path}: {fault['ctx']['error']}"
+            return f"{path}: {fault['ctx']['error']}" if path else str(fault["ctx"]["error"])
     return f"{path}: {fault['msg'].replace('Input should be', 'must be')}, not {fault['input']!r}"
 
 

@@ -2,14 +2,13 @@
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import psycopg
-from prometheus_client.core import InfoMetricFamily
-from prometheus_client.metrics_core import Metric as Family
 
 from pgstat_exporter import log
 from pgstat_exporter.content import Collector, Texts
+from pgstat_exporter.exposition import label_text
 from pgstat_exporter.session import Limits, Session, Unreachable, one_line
 
 LENGTH = 300
@@ -80,20 +79,16 @@ class TextCache:
         self._known: dict[str, str | None] = {}
         self._rest_until = 0.0
 
-    def family(self, session: Session, schema: str | None, families: Iterable[Family], limits: Limits) -> Family:
-        """Return the info family for every key among the families' samples; texts that cannot be had are left out."""
-        key = self._texts.key
-        keys = {s.labels[key] for family in families for s in family.samples if key in s.labels}
-        missing = sorted(keys.difference(self._known))
+    def lines(self, session: Session, schema: str | None, keys: Collection[str], limits: Limits) -> list[str]:
+        """Return a sample line for every key; texts that cannot be had are left out."""
+        missing = sorted(set(keys).difference(self._known))
         if missing and time.monotonic() >= self._rest_until:
             self._fetch(session, schema, missing, limits)
         if len(self._known) > _KEEP:
             self._known = {key: self._known[key] for key in keys if key in self._known}
-        family = InfoMetricFamily(self._texts.name.removesuffix("_info"), self._texts.help)
-        for value in sorted(keys):
-            if text := self._known.get(value):
-                family.add_sample(self._texts.name, {key: value, self._texts.label: text}, 1.0)
-        return family
+        names = (self._texts.key, self._texts.label)
+        found = [(key, text) for key in sorted(set(keys)) if (text := self._known.get(key))]
+        return [f"{self._texts.name}{{{label_text(names, pair)}}} 1\n" for pair in found]
 
     def _fetch(self, session: Session, schema: str | None, keys: list[str], limits: Limits) -> None:
         # In a transaction of its own: texts may be hundreds of MB, and figures must not be lost with them.

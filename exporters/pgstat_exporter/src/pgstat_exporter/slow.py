@@ -1,0 +1,169 @@
+"""The slow tier: collectors that are run in the background, database by database, and answer from their last run."""
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from pgstat_exporter.collect import NO_DATABASE, Memory, Outcome, Pass
+from pgstat_exporter.config import Enabled, Target
+from pgstat_exporter.session import Limits, Session, Unreachable, one_line
+
+# A collector that failed is tried again after so many seconds, or after its own interval when that is shorter.
+_RETRY = 30.0
+_CONNECT = 10.0
+# What the server's own timeout may be late before the connection is cut.
+_GRACE = 5.0
+_DISCOVERY = b"""
+SELECT datname::text AS datname, has_database_privilege(oid, 'CONNECT') AS may_connect
+FROM pg_database
+WHERE datallowconn AND NOT datistemplate
+"""
+PENDING = Outcome(0.0, skipped="pending")
+_NO_CONNECT = Outcome(0.0, skipped="privilege", detail="the role may not CONNECT to the database")
+
+
+@dataclass
+class Entry:
+    """A collector's state in one database; times on the monotonic clock."""
+
+    enabled: Enabled
+    database: str
+    memory: Memory
+    last: Outcome = PENDING
+    due: float = 0.0
+    read: float = 0.0
+    _good: Outcome | None = None
+
+    @property
+    def place(self) -> str:
+        """The collector's name, and where it runs."""
+        return f"{self.enabled.name} in {self.database}" if self.database else self.enabled.name
+
+    def update(self, outcome: Outcome) -> None:
+        """Take a run's outcome. After a failure, the last good data stay until they are two intervals old."""
+        now = time.monotonic()
+        every = self.enabled.every or 0.0
+        self.last = outcome
+        self.due = now + (min(every, _RETRY) if outcome.failed else every)
+        if outcome.ok:
+            self._good, self.read = outcome, now
+        elif outcome.skipped:
+            self._good = None
+
+    def good(self) -> Outcome | None:
+        """Return the data that are to be shown."""
+        age = time.monotonic() - self.read
+        return self._good if age <= 2 * (self.enabled.every or 0.0) + _RETRY else None
+
+
+@dataclass
+class SlowTier:
+    """Runs slow collectors of one server with at most one connection."""
+
+    target: Target
+    collectors: Sequence[Enabled]
+    first_pass: threading.Event = field(default_factory=threading.Event)
+    _entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _session: Session | None = None
+
+    def start(self) -> None:
+        """Begin to work in the background."""
+        if not self.collectors:
+            self.first_pass.set()
+            return
+        self._add(NO_DATABASE)
+        self._thread = threading.Thread(target=self._work, daemon=True, name="slow")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, whatever is under way."""
+        self._stop.set()
+        if session := self._session:
+            session.abort()
+        if self._thread:
+            self._thread.join(1)
+
+    def died(self) -> bool:
+        """Return whether it ended without having been told to."""
+        return self._thread is not None and not self._thread.is_alive() and not self._stop.is_set()
+
+    def entries(self) -> list[Entry]:
+        """Return the collectors' states, those of one collector next to each other."""
+        return [entry for _, entry in sorted(self._entries.copy().items())]
+
+    def run_due(self) -> None:
+        """Run what is due, in every database, and forget databases that are gone."""
+        self._add(NO_DATABASE)
+        databases = self._run(NO_DATABASE)
+        if databases is None:
+            # The server is out of reach: what is due in its databases fails without being tried.
+            for entry in self._due(name for _, name in self._entries):
+                entry.update(Outcome(0.0, failed=True, detail="the server was out of reach"))
+            return
+        for name, may_connect in databases.items():
+            self._add(name)
+            if may_connect:
+                self._run(name)
+            else:
+                for entry in self._of(name):
+                    entry.update(_NO_CONNECT)
+        if any(entry.last.failed for entry in self.entries()):
+            # It may have been dropped meanwhile, which is no failure.
+            databases = self._run(NO_DATABASE) or databases
+        for key in [key for key in self._entries if key[1] not in {NO_DATABASE, *databases}]:
+            del self._entries[key]
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            self.run_due()
+            self.first_pass.set()
+            due = min((entry.due for entry in self.entries()), default=0.0)
+            self._stop.wait(min(max(1.0, due - time.monotonic()), _RETRY * 2))
+
+    def _add(self, database: str) -> None:
+        for one in self.collectors:
+            if one.collector.per_database == (database != NO_DATABASE):
+                self._entries.setdefault((one.name, database), Entry(one, database, Memory.of(one)))
+
+    def _of(self, database: str) -> list[Entry]:
+        return [entry for entry in self.entries() if entry.database == database]
+
+    def _due(self, databases: Iterable[str]) -> list[Entry]:
+        wanted, now = set(databases), time.monotonic()
+        return [entry for entry in self.entries() if entry.database in wanted and entry.due <= now]
+
+    def _run(self, database: str) -> dict[str, bool] | None:
+        """Run what is due in a database; of the DSN's own, return the databases that are wanted, None if it is down."""
+        due = self._due((database,))
+        if database != NO_DATABASE and not due:
+            return None
+        dsn = make_conninfo(self.target.dsn, dbname=database) if database else self.target.dsn
+        self._session = session = Session(dsn, self.target.password_file)
+        try:
+            session.open(time.monotonic() + _CONNECT)
+            found = None if database else self._discover(session)
+            run = Pass(session, [entry.enabled for entry in due], float("inf"), database)
+            for entry in due:
+                if not self._stop.is_set():
+                    with session.cut_after(entry.enabled.statement_timeout + _GRACE):
+                        entry.update(run.run(entry.enabled, entry.memory))
+        except (Unreachable, psycopg.Error) as error:
+            for entry in due:
+                entry.update(Outcome(0.0, failed=True, detail=one_line(error)))
+            return None
+        else:
+            return found
+        finally:
+            self._session = None
+            session.close()
+
+    def _discover(self, session: Session) -> dict[str, bool]:
+        with session.transaction(Limits(_CONNECT, _CONNECT)) as connection:
+            rows = connection.execute(_DISCOVERY).fetchall()
+        return {row["datname"]: row["may_connect"] for row in rows if self.target.databases.wanted(row["datname"])}
