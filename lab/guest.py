@@ -12,7 +12,8 @@ from pathlib import Path
 from lab import cgroups, units
 from lab.network import Network, tag
 from lab.surroundings import take_over
-from lab.system import BOUND, LabError, delete_tree, run, wait_until
+from lab.system import LabError, delete_tree, run, wait_until
+from lab.trees import copy
 
 ROOTS = Path("/var/lib/messwarte/labs")
 _NSPAWN = Path("/run/systemd/nspawn")
@@ -80,7 +81,7 @@ def make_room(lab: str) -> None:
 def prepare(guest: Guest, base: Path, public_key: str, hosts: Mapping[str, str]) -> str:
     """Make the root tree from the base; return the host's public SSH key."""
     partial = guest.root.with_name(f".{uuid.uuid4().hex}")
-    run([*BOUND, "cp", "-a", "--reflink=auto", str(base), str(partial)])
+    copy(base, partial)
     partial.rename(guest.root)
     key = guest.root / "etc/ssh/ssh_host_ed25519_key"
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", guest.name, "-f", str(key)])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import lab.base
+import lab.trees
 from lab import Lab
 from lab.system import wait_until
 
@@ -110,7 +111,7 @@ def test_lab_whose_checkout_is_gone_is_cleaned(tmp_path: Path) -> None:
 def test_base_tree_is_made_refreshed_and_purged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made once, also after a killed run; refreshed when a week old, kept when that fails; purge spares the rest."""
     cache = Path(f"/var/cache/messwarte-test-{os.getpid()}")
-    monkeypatch.setattr(lab.base, "CACHE", cache)
+    monkeypatch.setattr(lab.trees, "CACHE", cache)
     said: list[str] = []
 
     def make() -> float:
@@ -134,14 +135,15 @@ def test_base_tree_is_made_refreshed_and_purged(monkeypatch: pytest.MonkeyPatch)
         assert make() >= made
         age()
         script = (
-            f"import lab.base, pathlib; lab.base.CACHE = pathlib.Path({str(cache)!r})\nwith lab.base.base(print): pass"
+            f"import lab.base, lab.trees, pathlib; lab.trees.CACHE = pathlib.Path({str(cache)!r})\n"
+            "with lab.base.base(print): pass"
         )
         offline = subprocess.run(
             ["unshare", "--net", sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert "the next attempt is due tomorrow" in offline.stdout, offline.stderr
         assert time.time() - next(cache.glob("base-trixie-*/stamp")).stat().st_mtime < 7 * 86400
-        lab.base.purge_base()
+        lab.trees.purge_trees()
         assert [path.name for path in cache.iterdir()] == ["packages"]
     finally:
         shutil.rmtree(cache)

@@ -4,7 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from attach import AttachError, postgresql
 from settings import load
-from tests.integration.conftest import PostgresServer, postgres_server, wait_until
+from tests.integration.conftest import Installation, PostgresServer, postgres_server, wait_until
 from tests.integration.pgstat_exporter_process import COLLECTORS, command, environment, running, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,10 +95,9 @@ class Foreign:
 
 @pytest.fixture(scope="module")
 def servers(
-    need_program: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
+    local_postgresql: Installation, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, PostgresServer]]:
     """Two servers, one with pg_stat_statements preloaded, one without and with TLS."""
-    initdb = Path(need_program("initdb", "postgresql"))
     given = tmp_path_factory.mktemp("given")
     (given / "password").write_text(PASSWORD)
     given.chmod(0o755)
@@ -106,8 +105,8 @@ def servers(
         folder.chmod(0o755)
     scram = ("-A", "scram-sha-256", f"--pwfile={given / 'password'}")
     with (
-        postgres_server(initdb, LOGS + PRELOADED, *scram) as preloaded,
-        postgres_server(initdb, LOGS, *scram) as plain,
+        postgres_server(local_postgresql, LOGS + PRELOADED, *scram) as preloaded,
+        postgres_server(local_postgresql, LOGS, *scram) as plain,
     ):
         subprocess.run(
             shlex.split(
