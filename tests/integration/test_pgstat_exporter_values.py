@@ -240,6 +240,13 @@ def test_statements(exporter: RunningExporter, statements_database: str, postgre
     assert answer.value("pg_stat_statements_seconds_total", **labels) == pytest.approx(float(seconds))
     text = "SELECT name FROM artikel WHERE id <= $1 AND name <> $2"
     assert answer.value("pg_stat_statements_info", queryid=str(queryid), query=text) == 1
+    with psycopg.connect(statements_database, autocommit=True) as connection:
+        connection.execute("/* name: artikel_nach_id */ SELECT id, name FROM artikel WHERE id = 1")
+    text = "SELECT id, name FROM artikel WHERE id = $1"
+    named = "SELECT queryid FROM pg_stat_statements WHERE query LIKE '%artikel_nach_id%'"
+    found = postgres.execute(named, name_of(statements_database))
+    info = {"queryid": str(found[0][0]), "query": text, "query_name": "artikel_nach_id"}
+    assert exporter.scrape().value("pg_stat_statements_info", **info) == 1
     assert "secret" not in answer.body
     assert "CREATE" not in answer.body
 

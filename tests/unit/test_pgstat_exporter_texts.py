@@ -2,7 +2,7 @@
 
 import pytest
 
-from pgstat_exporter.texts import scrub
+from pgstat_exporter.texts import name_of, scrub
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,23 @@ def test_data_statements_lose_literals_and_comments(text: str, shown: str) -> No
 def test_other_statements_are_not_shown(text: str) -> None:
     """Utility statements can hold passwords."""
     assert scrub(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("/* name: artikel_suche */ SELECT 1", "artikel_suche"),
+        ("  /*name:lager.bestand*/\nSELECT 1", "lager.bestand"),
+        ("SELECT 1 /* name: late */", ""),
+        ("/* name: */ SELECT 1", ""),
+        ("/* name: two words */ SELECT 1", ""),
+        ("/* user=geheim */ SELECT 1", ""),
+        ("/* name: " + "x" * 101 + " */ SELECT 1", ""),
+    ],
+)
+def test_names_are_those_of_the_leading_comment(text: str, name: str) -> None:
+    """The label query_name is that of erp_metrics; what is no name is not shown."""
+    assert name_of(text) == name
 
 
 def test_texts_are_cut() -> None:

@@ -99,6 +99,8 @@ class Texts(Strict):
 
     file: _SQL
     key: _NAME
+    # The label for the name that the application gives a statement in a comment.
+    name_label: _NAME
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*_info$")]
     label: _NAME
     help: str
@@ -163,7 +165,7 @@ class Collector:
         for query in self.declaration.queries:
             yield from query.metrics
         if texts := self.declaration.texts:
-            labels = (texts.key, texts.label)
+            labels = (texts.key, texts.label, texts.name_label)
             yield Metric(name=texts.name, type="info", help=texts.help, labels=labels)
 
 

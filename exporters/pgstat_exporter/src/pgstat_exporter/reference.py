@@ -61,7 +61,7 @@ def _section(collector: Collector) -> Iterator[str]:
             facts = (metric.type, _unit(metric.name), labels, _versions(query, metric), query.source, metric.help)
             yield f"| `{metric.name}` | {' | '.join(facts)} |"
     if texts := declaration.texts:
-        labels = f"{texts.key}, {texts.label}"
+        labels = f"{texts.key}, {texts.label}, {texts.name_label}"
         yield f"| `{texts.name}` | info |  | {labels} | {OLDEST}+ | {declaration.queries[0].source} | {texts.help} |"
 
 

@@ -27,6 +27,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+# The comment by which an application names a statement (erp_metrics does); names only, no text that could be data.
+_NAMED = re.compile(r"\s*/\*\s*name:\s*([\w.:/-]{1,100})\s*\*/")
 _COMMENT = re.compile(r"/\*|\*/")
 _DATA = re.compile(r"\(*\s*(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE)\b", re.IGNORECASE)
 
@@ -70,13 +72,19 @@ def _comment_end(text: str, start: int) -> int:
     return len(text)
 
 
+def name_of(text: str) -> str:
+    """Return the name that the application gave a statement in a comment before it, empty without one."""
+    found = _NAMED.match(text)
+    return found[1] if found else ""
+
+
 class TextCache:
-    """Texts by key; asks the server only for keys it has not seen, and rests after a failure."""
+    """Texts and names by key; asks the server only for keys it has not seen, and rests after a failure."""
 
     def __init__(self, collector: Collector, texts: Texts) -> None:
         self._texts = texts
         self._sql = collector.sql[texts.file].encode()
-        self._known: dict[str, str | None] = {}
+        self._known: dict[str, tuple[str, str] | None] = {}
         self._rest_until = 0.0
 
     def lines(self, session: Session, schema: str | None, keys: Collection[str], limits: Limits) -> list[str]:
@@ -86,9 +94,10 @@ class TextCache:
             self._fetch(session, schema, missing, limits)
         if len(self._known) > _KEEP:
             self._known = {key: self._known[key] for key in keys if key in self._known}
-        names = (self._texts.key, self._texts.label)
-        found = [(key, text) for key in sorted(set(keys)) if (text := self._known.get(key))]
-        return [f"{self._texts.name}{{{label_text(names, pair)}}} 1\n" for pair in found]
+        names = (self._texts.key, self._texts.label, self._texts.name_label)
+        found = [(key, *known) for key in sorted(set(keys)) if (known := self._known.get(key))]
+        labels = (label_text(names[: len(one)], one) for one in (tuple(filter(None, values)) for values in found))
+        return [f"{self._texts.name}{{{text}}} 1\n" for text in labels]
 
     def _fetch(self, session: Session, schema: str | None, keys: list[str], limits: Limits) -> None:
         # In a transaction of its own: texts may be hundreds of MB, and figures must not be lost with them.
@@ -100,4 +109,7 @@ class TextCache:
             log.write("warning", "statement texts could not be read", error=one_line(error), retry_in=f"{_PAUSE:g}s")
             return
         found = {row[self._texts.key]: row[self._texts.label] or "" for row in rows}
-        self._known.update({key: scrub(found.get(key, "")) for key in keys})
+        for key in keys:
+            text = found.get(key, "")
+            shown = scrub(text)
+            self._known[key] = (shown, name_of(text)) if shown else None
