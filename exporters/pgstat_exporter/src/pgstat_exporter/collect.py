@@ -1,7 +1,7 @@
 """One collector's run: its needs checked, its queries run in one transaction, its rows turned into sample lines."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -73,13 +73,6 @@ class Budget:
         return Limits(left, self._lock)
 
 
-@dataclass(frozen=True)
-class _Task:
-    enabled: Enabled
-    memory: Memory
-    budget: Budget
-
-
 class Pass:
     """Runs collectors one after the other in a session, before a deadline (monotonic clock).
 
@@ -93,7 +86,7 @@ class Pass:
         self._declared = [one.collector.declaration for one in collectors]
         self._deadline = deadline
         self._database = database
-        self._facts: Facts | None = None
+        self._facts: Facts | Exception | None = None
 
     def run(self, enabled: Enabled, memory: Memory) -> Outcome:
         """Run a collector within its limits; its faults end in the outcome."""
@@ -118,14 +111,15 @@ class Pass:
         lines: dict[str, list[str]] = {}
         keys: set[str] = set()
         truncated = False
-        with self._session.transaction(budget.limits(), schema) as connection:
-            for query in declaration.queries:
-                variant = query.choose(self._session.server(), extension.columns if extension else frozenset())
-                if variant is None:
-                    if not query.optional:
-                        raise Skip("version", query.otherwise)
-                    continue
-                result = self._query(connection, _Task(enabled, memory, budget), query, variant)
+        chosen = list(self._chosen(enabled, extension.columns if extension else frozenset()))
+        first = _kept(enabled, memory, *chosen[0]) if chosen else {}
+        with self._session.transaction(budget.limits(), schema, first) as connection:
+            for number, (query, variant) in enumerate(chosen):
+                if number:
+                    limit_statement(connection, budget.limits().statement, _kept(enabled, memory, query, variant))
+                result = self._query(connection, enabled, query, variant)
+                if ranks(enabled, query):
+                    memory.kept[variant.file] = result.keys(query)
                 lines.update(self._lines(enabled, query, result))
                 truncated |= result.truncated
                 if declaration.texts and declaration.texts.key in query.labels:
@@ -134,33 +128,44 @@ class Pass:
             lines[declaration.texts.name] = memory.texts.lines(self._session, schema, keys, budget.limits())
         return lines, truncated
 
+    def _chosen(self, enabled: Enabled, columns: frozenset[str]) -> Iterator[tuple[Query, Variant]]:
+        for query in enabled.collector.declaration.queries:
+            if variant := query.choose(self._session.server(), columns):
+                yield query, variant
+            elif not query.optional:
+                raise Skip("version", query.otherwise)
+
     def _needs(self, enabled: Enabled, budget: Budget) -> Facts:
         declaration = enabled.collector.declaration
         if not declaration.role and not declaration.extension:
             return Facts(frozenset(), {})
+        known = self._learned(budget)
+        if (name := declaration.extension) and name not in known.extensions:
+            raise Skip("extension", f"{name} is not installed in this database: run CREATE EXTENSION {name}")
+        if declaration.role and declaration.role not in known.roles:
+            raise Skip("privilege", f"the role is no member of {declaration.role}: run GRANT {declaration.role} TO it")
+        return known
+
+    def _learned(self, budget: Budget) -> Facts:
+        """Return the facts, asked for once in a pass; a catalog that is locked is waited for once, too."""
         if self._facts is None:
             roles = {one.role for one in self._declared if one.role}
             extensions = {one.extension for one in self._declared if one.extension}
-            with self._session.transaction(budget.limits()) as connection:
-                self._facts = facts(connection, roles, extensions)
-        if (name := declaration.extension) and name not in self._facts.extensions:
-            raise Skip("extension", f"{name} is not installed in this database: run CREATE EXTENSION {name}")
-        if declaration.role and declaration.role not in self._facts.roles:
-            raise Skip("privilege", f"the role is no member of {declaration.role}: run GRANT {declaration.role} TO it")
+            try:
+                with self._session.transaction(budget.limits()) as connection:
+                    self._facts = facts(connection, roles, extensions)
+            except Exception as error:  # noqa: BLE001 - it is raised for each collector that needs them
+                self._facts = error
+        if isinstance(self._facts, Exception):
+            raise self._facts
         return self._facts
 
-    def _query(self, connection: Connection, task: _Task, query: Query, variant: Variant) -> "_Result":
-        enabled, kept = task.enabled, task.memory.kept
-        further = {_KEPT: _BEHIND.join(kept.get(variant.file, ()))} if ranks(enabled, query) else {}
-        limit_statement(connection, task.budget.limits().statement, further)
+    def _query(self, connection: Connection, enabled: Enabled, query: Query, variant: Variant) -> "_Result":
         names, rows = copy_out(connection, bounded(enabled, query, enabled.collector.sql[variant.file]))
         result = _result(enabled, query, {name: position for position, name in enumerate(names)}, rows)
         wanted = query.wanted(query.measured(self._session.server()))
         if missing := wanted.difference(names):
             raise BadContent(f"{variant.file} returns no column {', '.join(sorted(missing))}")
-        if ranks(enabled, query):
-            columns = [result.columns[label] for label in query.labels]
-            kept[variant.file] = [_BETWEEN.join(row[column] or "" for column in columns) for row in rows]
         return result
 
     def _lines(self, enabled: Enabled, query: Query, result: "_Result") -> dict[str, list[str]]:
@@ -175,6 +180,11 @@ class Pass:
         return lines
 
 
+def _kept(enabled: Enabled, memory: Memory, query: Query, variant: Variant) -> dict[str, str]:
+    """Return the setting that tells a query which rows were shown before."""
+    return {_KEPT: _BEHIND.join(memory.kept.get(variant.file, ()))} if ranks(enabled, query) else {}
+
+
 @dataclass(frozen=True)
 class _Result:
     """A query's rows, cut to what may be exported, and where its columns are in them."""
@@ -182,6 +192,11 @@ class _Result:
     columns: dict[str, int]
     rows: list[Row]
     truncated: bool
+
+    def keys(self, query: Query) -> list[str]:
+        """Return what tells the rows apart."""
+        columns = [self.columns[label] for label in query.labels]
+        return [_BETWEEN.join(row[column] or "" for column in columns) for row in self.rows]
 
     def values(self, metric: Metric) -> list[str | None]:
         """Return a metric's values row by row."""

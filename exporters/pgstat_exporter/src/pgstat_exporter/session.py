@@ -14,11 +14,15 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import Escaping
 from psycopg.rows import dict_row
 
 from pgstat_exporter.exposition import Row
 
 Connection = psycopg.Connection[dict[str, Any]]
+
+
+_NOTHING: Mapping[str, str] = {}
 
 
 class Unreachable(Exception):  # noqa: N818 - it is shown to people as it is
@@ -116,12 +120,17 @@ class Session:
             raise Unreachable(one_line(error)) from None
 
     @contextlib.contextmanager
-    def transaction(self, limits: Limits, schema: str | None = None) -> Iterator[Connection]:
-        """Open one READ ONLY transaction under these limits; names resolve in pg_catalog, then in `schema`."""
+    def transaction(
+        self, limits: Limits, schema: str | None = None, further: Mapping[str, str] = _NOTHING
+    ) -> Iterator[Connection]:
+        """Open one READ ONLY transaction under these limits and further settings, which end with it.
+
+        Names resolve in pg_catalog, then in `schema`.
+        """
         connection = self._connection
         if connection is None:
             raise Unreachable("the connection was lost")
-        connection.execute(_begin(limits, schema))
+        connection.execute(_begin(connection, limits, schema, further))
         try:
             yield connection
         except BaseException:
@@ -207,24 +216,27 @@ def _unescape(found: re.Match[str]) -> str:
 
 def limit_statement(connection: Connection, seconds: float, further: Mapping[str, str]) -> None:
     """Give the next statement of the open transaction this much time on the server, and further settings."""
-    connection.execute(_set({"statement_timeout": _milliseconds(seconds), **further}))
+    connection.execute(_set(connection, {"statement_timeout": _milliseconds(seconds), **further}))
 
 
-def _begin(limits: Limits, schema: str | None) -> sql.Composed:
-    # SELECT set_config() and not SET LOCAL: pg_stat_statements would keep each SET with its varying figure apart.
+def _begin(connection: Connection, limits: Limits, schema: str | None, further: Mapping[str, str]) -> bytes:
     settings = {
         "statement_timeout": _milliseconds(limits.statement),
         "lock_timeout": _milliseconds(limits.lock),
         "search_path": f"pg_catalog, {_identifier(schema)}" if schema else "pg_catalog",
         "jit": "off",
         "max_parallel_workers_per_gather": "0",
+        **further,
     }
-    return sql.SQL("BEGIN READ ONLY; {}").format(_set(settings))
+    return b"BEGIN READ ONLY; " + _set(connection, settings)
 
 
-def _set(settings: Mapping[str, str]) -> sql.Composed:
-    calls = [sql.SQL("pg_catalog.set_config({}, {}, true)").format(name, value) for name, value in settings.items()]
-    return sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls))
+def _set(connection: Connection, settings: Mapping[str, str]) -> bytes:
+    # SELECT set_config() and not SET LOCAL: pg_stat_statements would keep each SET with its varying figure apart.
+    # Not composed by psycopg.sql, which takes longer for it than the server.
+    quote = Escaping(connection.pgconn).escape_literal
+    calls = [b"pg_catalog.set_config('%b', %b, true)" % (n.encode(), quote(v.encode())) for n, v in settings.items()]
+    return b"SELECT " + b", ".join(calls)
 
 
 def _milliseconds(seconds: float) -> str:
