@@ -5,11 +5,18 @@ SELECT
     sum(s.calls)::float8 AS calls,
     sum(s.total_exec_time) / 1000 AS seconds,
     sum(s.rows)::float8 AS rows,
+    sum(s.plans)::float8 AS plans,
+    sum(s.total_plan_time) / 1000 AS plan_seconds,
     sum(s.shared_blks_hit)::float8 AS blocks_hit,
     sum(s.shared_blks_read)::float8 AS blocks_read,
+    sum(s.shared_blks_dirtied)::float8 AS blocks_dirtied,
+    sum(s.shared_blks_written)::float8 AS blocks_written,
     sum(s.blk_read_time) / 1000 AS block_read_seconds,
     sum(s.blk_write_time) / 1000 AS block_write_seconds,
-    sum(s.temp_blks_written)::float8 AS temp_blocks_written
+    sum(s.temp_blks_read)::float8 AS temp_blocks_read,
+    sum(s.temp_blks_written)::float8 AS temp_blocks_written,
+    sum(s.wal_bytes)::float8 AS wal_bytes,
+    NULL::float8 AS jit_seconds
 FROM pg_stat_statements(false) AS s
 JOIN pg_database AS d ON d.oid = s.dbid
 WHERE s.queryid IS NOT NULL

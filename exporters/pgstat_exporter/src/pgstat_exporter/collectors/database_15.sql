@@ -23,6 +23,8 @@ SELECT
     s.session_time / 1000 AS session_seconds,
     s.active_time / 1000 AS active_seconds,
     s.idle_in_transaction_time / 1000 AS idle_in_transaction_seconds,
+    CASE WHEN d.datconnlimit >= 0 THEN d.datconnlimit END AS connection_limit,
+    extract(epoch FROM s.checksum_last_failure)::float8 AS checksum_last_failure,
     extract(epoch FROM s.stats_reset)::float8 AS stats_reset
 FROM pg_stat_database AS s
 JOIN pg_database AS d ON d.oid = s.datid
