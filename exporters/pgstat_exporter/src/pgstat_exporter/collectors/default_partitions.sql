@@ -1,0 +1,29 @@
+-- Counting stops at 10,000 rows, and after the 100 fullest DEFAULT partitions. One that somebody holds under ACCESS
+-- EXCLUSIVE, or waits to, is left out; so is one of which row security would hide rows.
+WITH locked AS MATERIALIZED (
+    SELECT relation
+    FROM pg_locks
+    WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+),
+chosen AS MATERIALIZED (
+    SELECT
+        coalesce(pg_partition_root(c.oid), c.oid) AS root,
+        'SELECT count(*) AS n FROM (SELECT FROM ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+            || ' LIMIT 10000) AS r' AS query
+    FROM pg_partitioned_table AS p
+    JOIN pg_class AS c ON c.oid = p.partdefid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'r' AND NOT row_security_active(c.oid) AND c.oid NOT IN (SELECT relation FROM locked)
+    ORDER BY pg_stat_get_live_tuples(c.oid) DESC, c.oid
+    LIMIT 100
+),
+counted AS (
+    SELECT root, (xpath('//n/text()', query_to_xml(query, true, false, '')))[1]::text::float8 AS found FROM chosen
+)
+SELECT n.nspname::text AS schemaname, r.relname::text AS relname, sum(c.found) AS found
+FROM counted AS c
+JOIN pg_class AS r ON r.oid = c.root
+JOIN pg_namespace AS n ON n.oid = r.relnamespace
+GROUP BY n.nspname, r.relname
+ORDER BY sum(c.found) DESC, n.nspname, r.relname
