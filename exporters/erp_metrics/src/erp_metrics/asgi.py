@@ -57,25 +57,26 @@ class HttpRequest:
 
     async def _send_last(self, message: Message) -> None:
         await self._send(message)
-        self.end(self.status)
+        self._end(self.status)
 
-    @fails_open
     def over(self, error: BaseException | None) -> None:
         """End a request whose response was not completed."""
         if self._scope is not None:
             gone = isinstance(error, asyncio.CancelledError) or (error is None and self.status)
-            self.end(_GIVEN_UP if gone else _FAILED)
+            self._end(_GIVEN_UP if gone else _FAILED)
 
-    @fails_open
-    def end(self, status: int) -> None:
+    def _end(self, status: int) -> None:
         """Count the request, once; what runs on after it keeps its template, not its scope."""
-        scope = self._scope
-        if scope is not None:
-            template = self._template = self._find_template()
-            self._scope = None
-            if scope["type"] == "http":
-                seconds = perf_counter() - self._started
-                self._metrics.count_request(template, scope["method"], status, seconds, self.queries)
+        try:
+            scope = self._scope
+            if scope is not None:
+                template = self._template or self._find_template()
+                self._template, self._scope = template, None
+                if scope["type"] == "http":
+                    seconds = perf_counter() - self._started
+                    self._metrics.count_request(template, scope["method"], status, seconds, self.queries)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+            report("HttpRequest.end", fault)
 
     def _find_template(self) -> str:
         if self._template is not None:
