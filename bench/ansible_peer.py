@@ -22,7 +22,6 @@ import os
 import re
 import subprocess
 import tarfile
-import venv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +29,10 @@ from typing import Any
 
 import yaml
 
+from bench.environment import ROOT, programs
 from deploy.component import Component
 from lab import Machine
 
-ROOT = Path(__file__).resolve().parent.parent
-_LOCK = ROOT / "bench/ansible.lock"
 _ETC = "/etc/messwarte"
 PLAYBOOKS = ("files", "bulk")
 _CONFIGURATION = """\
@@ -64,13 +62,7 @@ class Recap:
 
 def install() -> Path:
     """Return Ansible's programs, made once from their lock file in an environment of their own."""
-    home = ROOT / ".cache" / f"ansible-{hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]}"
-    if not (home / "complete").exists():
-        venv.create(home, clear=True, with_pip=True)
-        pip = [str(home / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        subprocess.run([*pip, "--require-hashes", "--only-binary=:all:", "-r", str(_LOCK)], check=True)
-        (home / "complete").touch()
-    return home / "bin"
+    return programs(ROOT / "bench/ansible.lock")
 
 
 def version(programs: Path) -> str:

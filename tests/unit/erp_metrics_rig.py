@@ -34,6 +34,10 @@ class Rig:
         """Return the counts of queries by endpoint, those at 0 left out."""
         return self._by("erp_endpoint_db_queries_total", "endpoint")
 
+    def sources(self) -> dict[str, float]:
+        """Return the counts of queries by what named them, those at 0 left out."""
+        return self._by("erp_db_query_names_total", "source")
+
     def requests(self) -> dict[tuple[str, str, str], float]:
         """Return the counts of requests by endpoint, method and status, those at 0 left out."""
         return {
@@ -59,7 +63,9 @@ def rigged(limit: int = 100) -> Iterator[Rig]:
     faults.forget()
     found = Rig(limit)
     switch.recorder = found.recorder
-    setup.instrument(None, metrics_port=None, metrics_listen="", queries=(), max_query_names=0, slow_seconds=1)
+    setup.instrument(
+        None, metrics_port=None, metrics_listen="", queries=(), statements={}, max_query_names=0, slow_seconds=1
+    )
     try:
         yield found
     finally:

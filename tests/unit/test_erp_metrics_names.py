@@ -1,14 +1,23 @@
 """Query names: where they come from, and that there are never too many."""
 
 import asyncio
+import re
 import threading
+from typing import Any
 
 import pytest
 from psycopg import sql as composed
 
 import erp_metrics
-from erp_metrics import sql
-from erp_metrics.names import Names
+from erp_metrics import measure, sql
+from erp_metrics.measure import Recorder
+from tests.unit.erp_metrics_rig import Rig, rigged
+
+
+def name_of(recorder: Recorder, statement: Any) -> str | None:
+    """Return the name that a statement counts under."""
+    series = recorder.series(statement)
+    return None if series is None else series.name
 
 
 @pytest.mark.parametrize(
@@ -41,7 +50,7 @@ from erp_metrics.names import Names
     ],
 )
 def test_names_are_derived(text: str, name: str | None) -> None:
-    assert sql.derive(text) == name
+    assert (sql.comment_name(text) or sql.derive(text)) == name
 
 
 def test_a_hostile_statement_costs_little_and_names_something() -> None:
@@ -54,12 +63,12 @@ def test_every_kind_of_statement_has_a_text() -> None:
     identifier = composed.SQL("SELECT 1 FROM {}").format(composed.Identifier("lager"))
     template = type("Template", (), {"strings": ("SELECT 1 FROM lager WHERE id = ", "")})()
     for statement in ("SELECT 1 FROM lager", b"SELECT 1 FROM lager", identifier, template):
-        assert Names(5).of(statement) == "select_lager"
+        assert name_of(Rig().recorder, statement) == "select_lager"
 
 
 def test_the_first_names_win_without_an_allow_list() -> None:
-    names = Names(2)
-    assert [names.of(f"SELECT 1 FROM t{number % 4}") for number in range(6)] == [  # noqa: S608
+    recorder = Rig(2).recorder
+    assert [name_of(recorder, f"SELECT 1 FROM t{number % 4}") for number in range(6)] == [  # noqa: S608
         "select_t0",
         "select_t1",
         "other",
@@ -70,43 +79,82 @@ def test_the_first_names_win_without_an_allow_list() -> None:
 
 
 def test_the_allow_list_decides() -> None:
-    names = Names(100)
-    names.allow(["select_a", "suche"])
+    recorder = Rig().recorder
+    recorder.allow(["select_a", "suche"], {})
     with erp_metrics.query("suche"):
-        assert names.of("SELECT 1 FROM b") == "suche"
-        assert names.of("") is None
+        assert name_of(recorder, "SELECT 1 FROM b") == "suche"
+        assert name_of(recorder, "") is None
     with erp_metrics.query("unheard of"):
-        assert names.of("SELECT 1 FROM a") == "other"
-    assert [names.of("SELECT 1 FROM a"), names.of("SELECT 1 FROM b")] == ["select_a", "other"]
+        assert name_of(recorder, "SELECT 1 FROM a") == "other"
+    assert [name_of(recorder, "SELECT 1 FROM a"), name_of(recorder, "SELECT 1 FROM b")] == ["select_a", "other"]
+
+
+def test_statements_are_named_by_text_or_pattern() -> None:
+    """White space aside; a block and a comment come first, what is named nowhere is derived as far as the bound."""
+    recorder = Rig(1).recorder
+    recorder.allow(
+        (),
+        {
+            "SELECT 1 FROM lager WHERE id = %s;": "lager_zeile",
+            re.compile(r"\bFROM charge\b"): "charge",
+            re.compile("FROM"): "rest",
+        },
+    )
+    assert name_of(recorder, "SELECT 1\n  FROM lager WHERE id = %s") == "lager_zeile"
+    assert name_of(recorder, "SELECT 1 FROM lager WHERE id = 7") == "rest"
+    assert name_of(recorder, "SELECT 1 FROM charge") == "charge"
+    assert name_of(recorder, "/* name: mine */ SELECT 1 FROM charge") == "mine"
+    with erp_metrics.query("charge"):
+        assert name_of(recorder, "SELECT 1 FROM lager") == "charge"
+    assert name_of(recorder, "UPDATE lager SET id = 1") == "other"
+
+
+def test_what_gave_the_names_is_counted() -> None:
+    """So that one sees how much is `other`, and how much only derived."""
+    with rigged(2) as rig:
+        assert rig.sources() == {}
+        assert rig.value("erp_db_query_names_total", source="other") == 0
+        erp_metrics.instrument(None, statements={"SELECT 1 FROM a": "a", re.compile("FROM b"): "b"})
+        for text in ("/* name: x */ SELECT 1", "SELECT 1 FROM a", "SELECT 1 FROM b", "SELECT 1 FROM b", "UPDATE c"):
+            measure.done(text, 0.1, 0)
+        with erp_metrics.query("x"):
+            measure.done("SELECT 1 FROM a", 0.1, 0)
+        for text in ("DELETE FROM c", "DELETE FROM d", "DELETE FROM d"):
+            measure.done(text, 0.1, 0)
+        assert rig.sources() == {"comment": 1, "declared": 3, "derived": 1, "block": 1, "other": 3}
+        assert rig.queries() == {"x": 2, "a": 1, "b": 2, "update_c": 1, "other": 3}
 
 
 def test_many_different_texts_leave_no_more_behind_than_the_bound() -> None:
-    names = Names(100)
+    recorder = Rig(100).recorder
     for number in range(5000):
-        names.of(f"SELECT {number} FROM lager")  # noqa: S608
-    assert len(names._derived) <= 2000
-    assert names._taken == {"select_lager"}
+        recorder.series(f"SELECT {number} FROM lager")  # noqa: S608
+        with erp_metrics.query(f"block {number}"):
+            recorder.series("SELECT 1")
+    assert len(recorder._by_text) <= 2000
+    assert len(recorder._by_block) <= 2000
+    assert len(recorder.names._taken) == 100
 
 
 def test_a_blocks_name_is_its_own_in_tasks_and_threads() -> None:
-    names = Names(100)
+    recorder = Rig().recorder
     found: dict[str, str | None] = {}
     both_in = asyncio.Barrier(2)
 
     async def task(name: str) -> None:
         async with erp_metrics.query(name):
             await both_in.wait()
-            found[name] = names.of("SELECT 1")
+            found[name] = name_of(recorder, "SELECT 1")
 
     async def together() -> None:
         await asyncio.gather(task("a"), task("b"))
 
     with erp_metrics.query("outer"):
         asyncio.run(together())
-        thread = threading.Thread(target=lambda: found.update(thread=names.of("SELECT 1")))
+        thread = threading.Thread(target=lambda: found.update(thread=name_of(recorder, "SELECT 1")))
         thread.start()
         thread.join()
         with erp_metrics.query("inner"):
-            found["inner"] = names.of("SELECT 1")
-        found["outer"] = names.of("SELECT 1")
+            found["inner"] = name_of(recorder, "SELECT 1")
+        found["outer"] = name_of(recorder, "SELECT 1")
     assert found == {"a": "a", "b": "b", "thread": "select", "inner": "inner", "outer": "outer"}

@@ -1,7 +1,9 @@
 """An ERP's own database queries and requests as Prometheus metrics. Two lines: the import, and `instrument(app)`."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from re import Pattern
+from types import MappingProxyType
 from typing import TypeVar, cast
 
 from erp_metrics.names import query
@@ -18,6 +20,7 @@ def instrument(
     metrics_port: int | None = None,
     metrics_listen: str = "127.0.0.1",
     queries: Iterable[str] = (),
+    statements: Mapping[str | Pattern[str], str] = MappingProxyType({}),
     max_query_names: int = 100,
     slow_seconds: float = 1.0,
 ) -> _App:
@@ -25,6 +28,7 @@ def instrument(
 
     FastAPI and Starlette applications are changed in place and returned; any other ASGI callable is returned wrapped.
     `queries` are the only query names shown, the rest is `other`; without, the first `max_query_names` are.
+    `statements` names statements by their text, or by a pattern that is searched for in it.
     """
     try:
         from erp_metrics import setup  # noqa: PLC0415 - a broken prometheus_client must not break the application
@@ -34,6 +38,7 @@ def instrument(
             metrics_port=metrics_port,
             metrics_listen=metrics_listen,
             queries=queries,
+            statements=statements,
             max_query_names=max_query_names,
             slow_seconds=slow_seconds,
         )

@@ -7,7 +7,8 @@ from time import perf_counter
 from typing import Any
 
 from erp_metrics import measure
-from erp_metrics.faults import fails_open, log
+from erp_metrics.faults import fails_open, log, report
+from erp_metrics.groups import Cells
 from erp_metrics.metrics import UNMATCHED, Metrics
 from erp_metrics.routes import RouteTable, routed
 
@@ -17,53 +18,70 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_FAILED, _CANCELLED = 500, 499
+_FAILED, _GIVEN_UP = 500, 499
 
 
 class HttpRequest:
     """One request or connection; measured until its last byte was sent, background tasks not included."""
 
-    __slots__ = ("_metrics", "_scope", "_started", "_template", "status")
+    __slots__ = ("_metrics", "_scope", "_send", "_started", "_template", "endpoint", "queries", "status")
 
-    def __init__(self, metrics: Metrics, template: str | None, scope: Scope) -> None:
+    def __init__(self, metrics: Metrics, template: str | None, scope: Scope, send: Send) -> None:
         self._metrics = metrics
         self._scope: Scope | None = scope
-        self._started = perf_counter()
+        self._send = send
         self._template = template
-        self.status: int | None = None
+        self.endpoint: Cells | None = None
+        self.queries = 0
+        self.status = 0
+        self._started = perf_counter()
 
-    @property
-    def template(self) -> str:
-        """Its route template."""
+    def find_endpoint(self) -> Cells:
+        """Return the counter of its endpoint's queries; without a table of routes, once the framework has routed."""
+        cells = self._metrics.endpoint(self._find_template())
+        if self._template is not None:
+            self.endpoint = cells
+        return cells
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send on what the application sends; the last part of the body ends the request."""
+        try:
+            kind = message["type"]
+            if kind == "http.response.start":
+                self.status = message["status"]
+            elif (kind == "http.response.body" and not message.get("more_body")) or kind == "http.response.pathsend":
+                return self._send_last(message)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+            report("HttpRequest.send", fault)
+        return self._send(message)
+
+    async def _send_last(self, message: Message) -> None:
+        await self._send(message)
+        self._end(self.status)
+
+    def over(self, error: BaseException | None) -> None:
+        """End a request whose response was not completed."""
+        if self._scope is not None:
+            gone = isinstance(error, asyncio.CancelledError) or (error is None and self.status)
+            self._end(_GIVEN_UP if gone else _FAILED)
+
+    def _end(self, status: int) -> None:
+        """Count the request, once; what runs on after it keeps its template, not its scope."""
+        try:
+            scope = self._scope
+            if scope is not None:
+                template = self._template or self._find_template()
+                self._template, self._scope = template, None
+                if scope["type"] == "http":
+                    seconds = perf_counter() - self._started
+                    self._metrics.count_request(template, scope["method"], status, seconds, self.queries)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+            report("HttpRequest.end", fault)
+
+    def _find_template(self) -> str:
         if self._template is not None:
             return self._template
         return UNMATCHED if self._scope is None else routed(self._scope)
-
-    @fails_open
-    def sent(self, message: Message) -> None:
-        """Note what was sent; the last part of the body ends the request."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        elif message["type"] == "http.response.body" and not message.get("more_body"):
-            self._end()
-
-    @fails_open
-    def over(self, error: BaseException | None) -> None:
-        """End a request that has not sent everything."""
-        if error is not None and self.status is None:
-            self.status = _CANCELLED if isinstance(error, asyncio.CancelledError) else _FAILED
-        self._end()
-
-    def _end(self) -> None:
-        """Count the request, once; what runs on after it keeps its template, not its scope."""
-        scope = self._scope
-        if scope is not None:
-            template = self._template = self.template
-            self._scope = None
-            if scope["type"] == "http":
-                seconds = perf_counter() - self._started
-                status = self.status or _CANCELLED
-                self._metrics.request(template, scope["method"], status, seconds)
 
 
 class Middleware:
@@ -78,21 +96,17 @@ class Middleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything on unchanged, whatever happens to the measuring."""
-        if scope["type"] == "lifespan":
+        kind = scope["type"]
+        if kind == "lifespan":
             await self.app(scope, receive, self._after_startup(send))
             return
-        request = self._open(scope)
+        request = self._open(scope, send)
         if request is None:
             await self.app(scope, receive, send)
             return
-
-        async def sending(message: Message) -> None:
-            await send(message)
-            request.sent(message)
-
         token = measure.current_request.set(request)
         try:
-            await self.app(scope, receive, sending)
+            await self.app(scope, receive, request.send if kind == "http" else send)
         except BaseException as error:
             request.over(error)
             raise
@@ -119,11 +133,14 @@ class Middleware:
             self._metrics.start_endpoint(route.template, route.methods or ("GET",))
         self._metrics.start_endpoint(UNMATCHED, ())
 
-    @fails_open
-    def _open(self, scope: Scope) -> HttpRequest | None:
+    def _open(self, scope: Scope, send: Send) -> HttpRequest | None:
         if not self._ready:
             self._start()
-        return HttpRequest(self._metrics, self._table.template(scope), scope)
+        try:
+            return HttpRequest(self._metrics, self._table.template(scope), scope, send)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+            report("Middleware._open", fault)
+            return None
 
 
 def attach(app: Any, metrics: Metrics) -> Any:

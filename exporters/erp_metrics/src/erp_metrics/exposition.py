@@ -3,13 +3,13 @@
 import errno
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
-from erp_metrics.faults import fails_open, log, report
+from erp_metrics.faults import log, report
+from erp_metrics.store import bury
 
 
 class _Processes(MultiProcessCollector):
@@ -21,19 +21,8 @@ class _Processes(MultiProcessCollector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the sums over all processes."""
-        self._bury()
+        bury(self._directory)
         return list(super().collect())  # type: ignore[no-untyped-call]
-
-    @fails_open
-    def _bury(self) -> None:
-        for path in Path(self._directory).glob("gauge_livesum_*.db"):
-            pid = int(path.stem.rsplit("_", 1)[1])
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                mark_process_dead(pid, self._directory)  # type: ignore[no-untyped-call]
-            except PermissionError:
-                continue
 
 
 def serve(port: int, listen: str) -> None:

@@ -1,19 +1,19 @@
-"""Query names, bounded: an allow-list, or the first so many; everything else is `other`."""
+"""Query names, bounded: declared ones, and, unless a list says which there are, the first so many others."""
 
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any
+from typing import NamedTuple
 
 from erp_metrics import sql
 
 OTHER = sql.UNKNOWN
-_LONGEST_KEY = 2000
-_CACHED = 2000
-_SHORTEST = 4
+BLOCK, COMMENT, DECLARED, DERIVED = "block", "comment", "declared", "derived"
+SOURCES = (BLOCK, COMMENT, DECLARED, DERIVED, OTHER)
 
-_current: ContextVar[str | None] = ContextVar("erp_metrics_query", default=None)
+current_block: ContextVar[str | None] = ContextVar("erp_metrics_query", default=None)
 
 
 class query:  # noqa: N801 - reads as a verb: `with erp_metrics.query("artikel_suche"):`
@@ -27,13 +27,13 @@ class query:  # noqa: N801 - reads as a verb: `with erp_metrics.query("artikel_s
         self._token: Token[str | None] | None = None
 
     def __enter__(self) -> None:
-        self._token = _current.set(self._name)
+        self._token = current_block.set(self._name)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
-            _current.reset(self._token)
+            current_block.reset(self._token)
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -44,47 +44,65 @@ class query:  # noqa: N801 - reads as a verb: `with erp_metrics.query("artikel_s
         self.__exit__(kind, error, trace)
 
 
+class Named(NamedTuple):
+    """A query name, and what gave it: block, comment, declaration, derivation; `other` is nobody's."""
+
+    name: str
+    source: str
+
+
 class Names:
     """Turns statements into names, of which there are never more than a bound."""
 
     def __init__(self, limit: int) -> None:
-        """Take the number of names beside `other` while there is no allow-list."""
+        """Take the number of names beside `other` and the known ones while there is no allow-list."""
         self.known: frozenset[str] = frozenset()
+        self._closed = False
         self._limit = limit
         self._lock = threading.Lock()
         self._taken: set[str] = set()
-        self._derived: dict[str, str | None] = {}
-
-    def of(self, statement: Any) -> str | None:
-        """Return a statement's bounded name: the block's, its comment's or a derived one; None if it is empty."""
-        if isinstance(statement, (str, bytes)) and len(statement) < _SHORTEST and sql.is_empty(statement):
-            return None
-        named = _current.get() or self._derive(statement)
-        return None if named is None else self.bounded(named)
+        self._statements: dict[str, str] = {}
+        self._patterns: list[tuple[re.Pattern[str], str]] = []
 
     def allow(self, names: Iterable[str]) -> None:
         """Add to the allow-list; once it has names, all others are `other`."""
-        self.known |= frozenset(names)
+        added = frozenset(names)
+        self.known |= added
+        self._closed = self._closed or bool(added)
 
-    def bounded(self, name: str) -> str:
+    def declare(self, statements: Mapping[str | re.Pattern[str], str]) -> None:
+        """Give names to statements: whole texts, white space aside, or patterns that are searched for in turn."""
+        for statement, name in statements.items():
+            if isinstance(statement, str):
+                self._statements[_plain(statement)] = name
+            else:
+                self._patterns.append((statement, name))
+            self.known |= {name}
+
+    def of(self, text: str) -> Named | None:
+        """Return a statement's bounded name: its comment's, a declared or a derived one; None if it is empty."""
+        for source, find in ((COMMENT, sql.comment_name), (DECLARED, self._declared), (DERIVED, sql.derive)):
+            name = find(text)
+            if name is not None:
+                return self.bounded(name, source)
+        return None
+
+    def bounded(self, name: str, source: str) -> Named:
         """Return the name, or `other` where it would be one too many."""
         if name in self.known or name in self._taken:
-            return name
-        if self.known:
-            return OTHER
-        with self._lock:
-            if len(self._taken) < self._limit:
-                self._taken.add(name)
-        return name if name in self._taken else OTHER
+            return Named(name, source)
+        if not self._closed and name != OTHER:
+            with self._lock:
+                if len(self._taken) < self._limit:
+                    self._taken.add(name)
+        return Named(name, source) if name in self._taken else Named(OTHER, OTHER)
 
-    def _derive(self, statement: Any) -> str | None:
-        text = sql.text_of(statement)
-        key = text[:_LONGEST_KEY]
-        try:
-            return self._derived[key]
-        except KeyError:
-            name = sql.derive(text)
-        if len(self._derived) >= _CACHED:
-            self._derived.clear()
-        self._derived[key] = name
-        return name
+    def _declared(self, text: str) -> str | None:
+        if not self._statements and not self._patterns:
+            return None
+        name = self._statements.get(_plain(text))
+        return name or next((name for pattern, name in self._patterns if pattern.search(text)), None)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).rstrip("; ")

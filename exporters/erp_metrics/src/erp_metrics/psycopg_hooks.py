@@ -1,24 +1,29 @@
 """psycopg 3: every statement of every cursor, counted once.
 
-In a pipeline `execute` returns as soon as the statement is queued: it is counted, its duration is that of queueing.
+In a pipeline `execute` returns as soon as the statement is queued: it is counted, its duration is that of queueing; its
+rows and its error are counted when they arrive.
 """
 
 import contextlib
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from erp_metrics import measure
 from erp_metrics.faults import fails_open
-from erp_metrics.measure import Running
+from erp_metrics.measure import Running, done, failed
+from erp_metrics.metrics import Series
 from erp_metrics.patching import replace
 
 _Method = Callable[..., Any]
 
 # Server-side cursors whose rows are still being fetched: the time of fetching is the query's time.
 _open: WeakKeyDictionary[Any, Running] = WeakKeyDictionary()
+# What the latest statement that a cursor queued in a pipeline counts in.
+_queued: WeakKeyDictionary[Any, Series] = WeakKeyDictionary()
 
 
 def install() -> None:
@@ -26,8 +31,8 @@ def install() -> None:
     import psycopg  # noqa: PLC0415 - the application may not have it
 
     for cursor in (psycopg.Cursor, psycopg.AsyncCursor):
-        for name in ("execute", "executemany"):
-            replace(cursor, name, _statement)
+        replace(cursor, "execute", _execute)
+        replace(cursor, "executemany", _executemany)
         replace(cursor, "stream", _stream)
         replace(cursor, "copy", _copy)
     for server_cursor in (psycopg.ServerCursor, psycopg.AsyncServerCursor):
@@ -35,30 +40,116 @@ def install() -> None:
         replace(server_cursor, "close", _close)
         for owner in server_cursor.__mro__:
             replace(owner, "_fetch_gen", _fetch)
+    for owner in psycopg.Pipeline.__mro__:
+        replace(owner, "_process_results", _process)
 
 
-def _statement(original: _Method) -> _Method:
+def _execute(original: _Method) -> _Method:
+    # The hot path: no object, no context manager, one call of ours.
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
         async def measured_async(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
-            running = measure.begin(query)
+            started = perf_counter()
             try:
-                return await original(self, query, *args, **kwargs)
-            finally:
-                measure.end(running)
+                result = await original(self, query, *args, **kwargs)
+            except BaseException as error:
+                failed(query, perf_counter() - started, error)
+                raise
+            rows = self.rowcount
+            series = done(query, perf_counter() - started, rows)
+            if rows < 0:
+                _queue(self, series)
+            return result
 
         return measured_async
 
     @functools.wraps(original)
     def measured(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
-        running = measure.begin(query)
+        started = perf_counter()
         try:
-            return original(self, query, *args, **kwargs)
-        finally:
-            measure.end(running)
+            result = original(self, query, *args, **kwargs)
+        except BaseException as error:
+            failed(query, perf_counter() - started, error)
+            raise
+        rows = self.rowcount
+        series = done(query, perf_counter() - started, rows)
+        if rows < 0:
+            _queue(self, series)
+        return result
 
     return measured
+
+
+def _executemany(original: _Method) -> _Method:
+    # Outside of a pipeline, psycopg makes one for it: its results are not to be counted twice.
+    if inspect.iscoroutinefunction(original):
+
+        @functools.wraps(original)
+        async def measured_async(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+            _queued.pop(self, None)
+            started = perf_counter()
+            try:
+                result = await original(self, query, *args, **kwargs)
+            except BaseException as error:
+                failed(query, perf_counter() - started, error)
+                raise
+            _queue(self, done(query, perf_counter() - started, _rows_of_all(self)))
+            return result
+
+        return measured_async
+
+    @functools.wraps(original)
+    def measured(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        _queued.pop(self, None)
+        started = perf_counter()
+        try:
+            result = original(self, query, *args, **kwargs)
+        except BaseException as error:
+            failed(query, perf_counter() - started, error)
+            raise
+        _queue(self, done(query, perf_counter() - started, _rows_of_all(self)))
+        return result
+
+    return measured
+
+
+def _process(original: _Method) -> _Method:
+    """Count rows and errors that come out of a pipeline."""
+
+    @functools.wraps(original)
+    def counted(self: Any, queued: Any, results: Any) -> Any:
+        series = _queued.get(queued[0]) if queued else None
+        try:
+            result = original(self, queued, results)
+        except Exception as error:
+            if series is not None:
+                measure.count_error(series, error)
+            raise
+        if series is not None:
+            measure.count_rows(series, _rows(results) or 0)
+        return result
+
+    return counted
+
+
+@fails_open
+def _queue(cursor: Any, series: Series | None) -> None:
+    """Remember what the results of a pipeline will count in."""
+    if series is not None and cursor.connection.pgconn.pipeline_status:
+        _queued[cursor] = series
+
+
+@fails_open
+def _rows(results: Iterable[Any]) -> int:
+    # Where rows were returned, `ntuples` are as many; elsewhere it is 0.
+    return sum(result.ntuples or result.command_tuples or 0 for result in results)
+
+
+def _rows_of_all(cursor: Any) -> int:
+    """Return the rows of every set of parameters; RETURNING ones keep a result each."""
+    results = getattr(cursor, "_results", ())
+    return (_rows(results) or 0) if len(results) > 1 else int(cursor.rowcount)
 
 
 def _stream(original: _Method) -> _Method:
@@ -71,11 +162,16 @@ def _stream(original: _Method) -> _Method:
             try:
                 async with contextlib.aclosing(original(self, query, *args, **kwargs)) as rows:
                     async for row in rows:
-                        measure.pause(running)
+                        measure.pause(running, 1)
                         yield row
                         measure.resume(running)
-            finally:
+            except GeneratorExit:
                 measure.end(running)
+                raise
+            except BaseException as error:
+                measure.end(running, error)
+                raise
+            measure.end(running)
 
         return measured_async
 
@@ -85,11 +181,16 @@ def _stream(original: _Method) -> _Method:
         try:
             with contextlib.closing(original(self, query, *args, **kwargs)) as rows:
                 for row in rows:
-                    measure.pause(running)
+                    measure.pause(running, 1)
                     yield row
                     measure.resume(running)
-        finally:
+        except GeneratorExit:
             measure.end(running)
+            raise
+        except BaseException as error:
+            measure.end(running, error)
+            raise
+        measure.end(running)
 
     return measured
 
@@ -106,8 +207,10 @@ def _copy(original: _Method) -> _Method:
             try:
                 async with original(self, statement, *args, **kwargs) as copy:
                     yield copy
-            finally:
-                measure.end(running)
+            except BaseException as error:
+                measure.end(running, error)
+                raise
+            _copied(self, running)
 
         return measured_async
 
@@ -118,8 +221,10 @@ def _copy(original: _Method) -> _Method:
         try:
             with original(self, statement, *args, **kwargs) as copy:
                 yield copy
-        finally:
-            measure.end(running)
+        except BaseException as error:
+            measure.end(running, error)
+            raise
+        _copied(self, running)
 
     return measured
 
@@ -134,8 +239,8 @@ def _declare(original: _Method) -> _Method:
             running = measure.begin(query)
             try:
                 result = await original(self, query, *args, **kwargs)
-            except BaseException:
-                measure.end(running)
+            except BaseException as error:
+                measure.end(running, error)
                 raise
             _suspend(self, running)
             return result
@@ -148,8 +253,8 @@ def _declare(original: _Method) -> _Method:
         running = measure.begin(query)
         try:
             result = original(self, query, *args, **kwargs)
-        except BaseException:
-            measure.end(running)
+        except BaseException as error:
+            measure.end(running, error)
             raise
         _suspend(self, running)
         return result
@@ -162,10 +267,16 @@ def _fetch(original: _Method) -> _Method:
     def measured(self: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         running = _open.get(self)
         measure.resume(running)
+        rows = ()
         try:
-            return (yield from original(self, *args, **kwargs))
+            rows = yield from original(self, *args, **kwargs)
+        except BaseException as error:
+            if running is not None:
+                measure.count_error(running.series, error)
+            raise
         finally:
-            measure.pause(running)
+            measure.pause(running, len(rows))
+        return rows
 
     return measured
 
@@ -186,6 +297,13 @@ def _close(original: _Method) -> _Method:
         return original(self, *args, **kwargs)
 
     return measured
+
+
+@fails_open
+def _copied(cursor: Any, running: Running | None) -> None:
+    if running is not None:
+        running.rows = max(cursor.rowcount, 0)
+        measure.end(running)
 
 
 @fails_open

@@ -1,15 +1,21 @@
 """Setting everything up once per process, however many applications are instrumented."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
+from re import Pattern
 from typing import Any
 
-from erp_metrics import asgi, exposition, patching, pool_hooks, psycopg_hooks, sqlalchemy_hooks
+from erp_metrics import asgi, exposition, measure, patching, pool_hooks, psycopg_hooks, sqlalchemy_hooks
 from erp_metrics.faults import fails_open, report
 from erp_metrics.measure import Recorder, switch
 from erp_metrics.metrics import Metrics
 from erp_metrics.names import Names
 
 _served: set[tuple[str, int]] = set()
+
+# Servers that load the application before they fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=measure.restart)
 
 
 def instrument(
@@ -18,11 +24,12 @@ def instrument(
     metrics_port: int | None,
     metrics_listen: str,
     queries: Iterable[str],
+    statements: Mapping[str | Pattern[str], str],
     max_query_names: int,
     slow_seconds: float,
 ) -> Any:
     """See erp_metrics.instrument."""
-    recorder = _recorder(queries, max_query_names, slow_seconds)
+    recorder = _recorder(queries, statements, max_query_names, slow_seconds)
     if recorder is None:
         return app
     _install()
@@ -42,11 +49,13 @@ def remove() -> None:
 
 
 @fails_open
-def _recorder(queries: Iterable[str], max_query_names: int, slow_seconds: float) -> Recorder:
+def _recorder(
+    queries: Iterable[str], statements: Mapping[str | Pattern[str], str], max_query_names: int, slow_seconds: float
+) -> Recorder:
     """Return the process's recorder; metrics and bounds are those of the first call, allow-lists add up."""
     if switch.recorder is None:
         switch.recorder = Recorder(Metrics(slow_seconds), Names(max_query_names))
-    switch.recorder.allow(queries)
+    switch.recorder.allow(queries, statements)
     return switch.recorder
 
 

@@ -1,4 +1,4 @@
-"""A short name for a statement: from its leading comment, or from its verb and first table."""
+"""A short name for a statement: its leading comment's, or one made of its verb and first table."""
 
 import re
 from typing import Any
@@ -47,11 +47,14 @@ def is_empty(text: str | bytes) -> bool:
     return not (text.strip(b" ;\r\n\t") if isinstance(text, bytes) else text.strip(" ;\r\n\t"))
 
 
-def derive(text: str) -> str | None:
-    """Return the statement's name; None for an empty statement, such as the pools' connection checks."""
+def comment_name(text: str) -> str | None:
+    """Return the name that the statement's leading comment gives it."""
     named = _NAME.match(text)
-    if named:
-        return named[1]
+    return named[1] if named else None
+
+
+def derive(text: str) -> str | None:
+    """Return a name made of what the statement says; None for an empty one, such as the pools' connection checks."""
     tokens = _tokens(text[:_ENOUGH])
     if not tokens:
         return None if is_empty(text) else UNKNOWN

@@ -1,0 +1,165 @@
+"""What measuring an application costs: µs of CPU time that a library adds to a request and to a query.
+
+Each library has a process of its own, and so has the application without any; they work in many short turns, so that
+what else the machine does hits all of them. As that only ever makes a turn slower, a side's figure is the tenth
+percentile of its turns; what a library adds is its figure less that of the application without any. Requests are made to
+a FastAPI application of twenty routes, without a server; queries look one row up in a real PostgreSQL.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import erp_metrics
+from bench.environment import ROOT, programs
+from bench.instrumentation_sides import MULTIPROCESS, QUERY_SIDES, REQUEST_SIDES
+from bench.report import Target, as_json, say
+from bench.throwaway import postgres
+
+_LOCK = ROOT / "bench/instrumentation.lock"
+_KINDS = {
+    "request": tuple(REQUEST_SIDES),
+    "query": tuple(QUERY_SIDES),
+    "asyncio query": tuple(QUERY_SIDES),
+    "request with one query": ("plain", "erp_metrics"),
+}
+# Kind of work, in one process or in several, and the most µs that erp_metrics may add.
+_BOUNDS = (("request", False, 10), ("query", False, 3), ("request", True, 20), ("query", True, 8))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """µs of CPU time of one operation (tenth percentile and median of the turns), and what the library adds."""
+
+    operation: float
+    median: float
+    added: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return 1 when a target is missed."""
+    parser = argparse.ArgumentParser(prog="bench instrumentation", description=__doc__)
+    parser.add_argument("--dsn", help="a PostgreSQL to ask (default: one of its own, thrown away afterwards)")
+    parser.add_argument("--rounds", type=int, default=200, help="turns of each side (200)")
+    parser.add_argument("--operations", type=int, default=60, help="operations per turn (60)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(argv)
+    found: dict[str, dict[str, Figures]] = {}
+    with contextlib.nullcontext(options.dsn) if options.dsn else postgres() as dsn:
+        python = programs(_LOCK) / "python"
+        for kind in _KINDS:
+            say(f"{kind}: {options.rounds} rounds")
+            with _sides(python, kind, dsn) as sides:
+                found[kind] = _compare(sides, options.rounds, options.operations)
+    targets = [
+        Target(f"µs added to a {kind} {_MODE[several]}", found[kind][f"erp_metrics {_MODE[several]}"].added, bound)
+        for kind, several, bound in _BOUNDS
+    ]
+    if options.json:
+        figures = {kind: {name: vars(one) for name, one in sides.items()} for kind, sides in found.items()}
+        print(as_json(_versions(), figures, targets))  # noqa: T201
+    else:
+        _print(found, targets)
+    return 0 if all(target.ok for target in targets) else 1
+
+
+_MODE = {False: "in one process", True: "in several processes"}
+
+
+class _Side:
+    """A process that works in turns."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, env=environment, cwd="/", text=True, **pipes)  # type: ignore[call-overload]
+        self.times: list[float] = []
+        self._answer()
+
+    def work(self, operations: int) -> float:
+        """Do some operations; return the µs of one."""
+        return float(self._ask(str(operations)))
+
+    def check(self) -> bool:
+        """Tell whether what was done is among its numbers."""
+        return self._ask("check") == "True"
+
+    def _ask(self, line: str) -> str:
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> str:
+        line = str(self.process.stdout.readline()).strip()
+        if not line:
+            raise RuntimeError(f"{self.process.args} ended with {self.process.wait()}")
+        return line
+
+
+@contextlib.contextmanager
+def _sides(python: Path, kind: str, dsn: str) -> Iterator[dict[str, _Side]]:
+    """Start every side of a kind of work, once for one process and once for several where it knows them."""
+    package = Path(erp_metrics.__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONPATH": str(package), "PYTHONHASHSEED": "0"}
+    sides: dict[str, _Side] = {}
+    with tempfile.TemporaryDirectory(prefix="messwarte-bench-") as folder:
+        try:
+            for name in _KINDS[kind]:
+                command = [str(python), str(ROOT / "bench/instrumentation_sides.py"), kind, name, dsn]
+                label = name if name == "plain" else f"{name} {_MODE[False]}"
+                sides[label] = _Side(command, environment)
+                if name in MULTIPROCESS:
+                    shared = Path(folder) / name
+                    shared.mkdir()
+                    several = environment | {"PROMETHEUS_MULTIPROC_DIR": str(shared)}
+                    sides[f"{name} {_MODE[True]}"] = _Side(command, several)
+            yield sides
+        finally:
+            for side in sides.values():
+                side.process.stdin.close()
+                side.process.wait()
+
+
+def _compare(sides: dict[str, _Side], rounds: int, operations: int) -> dict[str, Figures]:
+    """Let the sides work in turns; raises RuntimeError when one has not measured what it did."""
+    names = list(sides)
+    for side in sides.values():
+        side.work(10 * operations)
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            sides[name].times.append(sides[name].work(operations))
+    for name, side in sides.items():
+        if name != "plain" and not name.startswith("opentelemetry") and not side.check():
+            raise RuntimeError(f"{name} has not measured anything")
+    return {name: _figures(side.times, sides["plain"].times) for name, side in sides.items()}
+
+
+def _figures(times: list[float], plain: list[float]) -> Figures:
+    best, without = statistics.quantiles(times, n=10)[0], statistics.quantiles(plain, n=10)[0]
+    return Figures(*(round(number, 1) for number in (best, statistics.median(times), best - without)))
+
+
+def _versions() -> dict[str, str]:
+    locked = dict(re.findall(r"^([a-z][\w-]*)==([\w.]+)", _LOCK.read_text(), re.MULTILINE))
+    names = [name for name in locked if re.search("exporter|instrumentat|psycopg|fastapi|starlette|prometheus", name)]
+    return {name: locked[name] for name in names}
+
+
+def _print(found: dict[str, dict[str, Figures]], targets: list[Target]) -> None:
+    print(f"{'µs of CPU time':58} {'operation':>9} {'median':>9} {'added':>7}")  # noqa: T201
+    for kind, sides in found.items():
+        for name, one in sides.items():
+            print(f"{kind + ', ' + name:58} {one.operation:9.1f} {one.median:9.1f} {one.added:7.1f}")  # noqa: T201
+    print(*targets, sep="\n")  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
