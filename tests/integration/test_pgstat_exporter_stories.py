@@ -19,6 +19,7 @@ from tests.integration.pgstat_exporter_process import (
     RunningExporter,
     command,
     environment,
+    only,
     running,
     write_config,
 )
@@ -40,7 +41,7 @@ def monitored(postgres: PostgresServer, database: str) -> str:
 @pytest.fixture
 def exporter(monitored: str, tmp_path: Path) -> Iterator[RunningExporter]:
     """An exporter on the fresh database that has been scraped once."""
-    with running(write_config(tmp_path, monitored)) as one:
+    with running(write_config(tmp_path, monitored, collectors=only(*COLLECTORS))) as one:
         assert one.scrape().success() == ALL
         yield one
 
@@ -82,7 +83,7 @@ def test_the_database_may_come_after_the_exporter(monitored: str, postgres: Post
     """At boot the order does not matter."""
     postgres.stop()
     try:
-        with running(write_config(tmp_path, monitored)) as exporter:
+        with running(write_config(tmp_path, monitored, collectors=only(*COLLECTORS))) as exporter:
             assert exporter.scrape().value("pg_up") == 0
             postgres.start()
             assert exporter.scrape().success() == ALL
@@ -94,7 +95,10 @@ def test_the_database_may_come_after_the_exporter(monitored: str, postgres: Post
 @pytest.mark.parametrize("connected", [True, False], ids=["session open", "no session yet"])
 def test_locked_catalog(monitored: str, database: str, connected: bool, tmp_path: Path) -> None:
     """pg_class under ACCESS EXCLUSIVE: every scrape answers in time, and the first after it is whole."""
-    with running(write_config(tmp_path, monitored)) as exporter, psycopg.connect(database) as holder:
+    with (
+        running(write_config(tmp_path, monitored, collectors=only(*COLLECTORS))) as exporter,
+        psycopg.connect(database) as holder,
+    ):
         if connected:
             assert exporter.scrape().success() == ALL
         holder.execute("LOCK TABLE pg_class IN ACCESS EXCLUSIVE MODE")
@@ -143,7 +147,7 @@ def test_concurrent_scrapers_share_one_run_and_one_session(
     monitored: str, database: str, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     """Twenty scrapers meet while a lock holds the run up: one run serves them all."""
-    patient = {name: {"lock_timeout": "20s", "statement_timeout": "20s"} for name in COLLECTORS}
+    patient = only(*COLLECTORS, lock_timeout="20s", statement_timeout="20s")
     config = write_config(tmp_path, monitored, collectors=patient, scrape_timeout="30s")
     with running(config) as exporter, psycopg.connect(database) as holder:
         assert exporter.scrape().success() == ALL
@@ -169,7 +173,7 @@ def connections(exporter: RunningExporter) -> int:
 
 def test_the_scrapers_deadline_is_kept(monitored: str, database: str, tmp_path: Path) -> None:
     """Whatever the collectors are allowed, the answer is there before Prometheus gives up, with what is ready."""
-    patient = {name: {"lock_timeout": "20s", "statement_timeout": "20s"} for name in COLLECTORS}
+    patient = only(*COLLECTORS, lock_timeout="20s", statement_timeout="20s")
     config = write_config(tmp_path, monitored, collectors=patient)
     with running(config) as exporter, psycopg.connect(database) as holder:
         assert exporter.scrape().success() == ALL
@@ -219,7 +223,7 @@ def test_a_session_killed_in_mid_scrape_harms_that_scrape_only(
     monitored: str, database: str, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     """What was delivered before stays delivered."""
-    patient = {name: {"lock_timeout": "20s", "statement_timeout": "20s"} for name in COLLECTORS}
+    patient = only(*COLLECTORS, lock_timeout="20s", statement_timeout="20s")
     with running(write_config(tmp_path, monitored, collectors=patient)) as exporter:
         assert exporter.scrape().success() == ALL
         with psycopg.connect(database) as holder, ThreadPoolExecutor() as pool:
@@ -239,7 +243,7 @@ def test_sigterm_ends_cleanly_in_mid_scrape(
     monitored: str, database: str, postgres: PostgresServer, tmp_path: Path
 ) -> None:
     """Exit status 0 within seconds, no traceback, and no session left on the server."""
-    patient = {name: {"lock_timeout": "20s", "statement_timeout": "20s"} for name in COLLECTORS}
+    patient = only(*COLLECTORS, lock_timeout="20s", statement_timeout="20s")
     with running(write_config(tmp_path, monitored, collectors=patient)) as exporter:
         assert exporter.scrape().success() == ALL
         with psycopg.connect(database) as holder, ThreadPoolExecutor() as pool:
@@ -260,7 +264,7 @@ def test_a_port_in_use_is_said_plainly(monitored: str, tmp_path: Path) -> None:
     """The error names address and port."""
     with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]
-        config = write_config(tmp_path, monitored, port=port)
+        config = write_config(tmp_path, monitored, collectors=only(*COLLECTORS), port=port)
         run = subprocess.run(command("serve", config), env=environment(), capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in run.stderr
@@ -275,7 +279,7 @@ def test_a_role_with_what_grants_prints_measures_everything(
     try:
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute("CREATE SCHEMA tools; CREATE EXTENSION pg_stat_statements SCHEMA tools")
-        config = write_config(tmp_path, make_conninfo(database, user="test_granted"))
+        config = write_config(tmp_path, make_conninfo(database, user="test_granted"), collectors=only(*COLLECTORS))
         with running(config) as exporter:
             before = exporter.scrape()
             skipped = before.labelled("pg_scrape_collector_skipped", "collector")
@@ -298,13 +302,13 @@ def test_a_role_with_what_grants_prints_measures_everything(
 
 def test_check_tells_why(monitored: str, postgres: PostgresServer, tmp_path: Path) -> None:
     """Per collector ok with its series, 0; an unreachable database or a missing password file, 1 and the reason."""
-    config = write_config(tmp_path, monitored)
+    config = write_config(tmp_path, monitored, collectors=only(*COLLECTORS))
     run = subprocess.run(command("check", config), env=environment(), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     for name in ("database", *COLLECTORS):
         assert f"\n{name:<20} ok: " in f"\n{run.stdout}"
     closed = write_config(tmp_path, f"host=127.0.0.1 port={free_port()} dbname=none")
-    missing = write_config(tmp_path, monitored, password_file=str(tmp_path / "missing"))
+    missing = write_config(tmp_path, monitored, collectors=only(*COLLECTORS), password_file=str(tmp_path / "missing"))
     for config, reason in ((closed, "Connection refused"), (missing, "No such file")):
         run = subprocess.run(command("check", config), env=environment(), capture_output=True, text=True, check=False)
         assert run.returncode == 1

@@ -20,6 +20,7 @@ from tests.integration.pgstat_exporter_process import (
     RunningExporter,
     command,
     environment,
+    only,
     running,
     write_config,
 )
@@ -44,7 +45,9 @@ def statements_database(database: str) -> str:
 @pytest.fixture
 def exporter(statements_database: str, monitor: str, tmp_path: Path) -> Iterator[RunningExporter]:
     """An exporter on the fresh database."""
-    with running(write_config(tmp_path, make_conninfo(statements_database, user=monitor))) as one:
+    with running(
+        write_config(tmp_path, make_conninfo(statements_database, user=monitor), collectors=only(*COLLECTORS))
+    ) as one:
         yield one
 
 
@@ -286,7 +289,7 @@ def test_old_extension_versions_are_served_or_skipped_with_advice(
             connection.execute(sql.SQL("CREATE EXTENSION pg_stat_statements VERSION {}").format(version))
         except psycopg.errors.InvalidParameterValue as error:
             pytest.skip(f"this server does not offer it: {error}")
-    config = write_config(tmp_path, make_conninfo(database, user=monitor))
+    config = write_config(tmp_path, make_conninfo(database, user=monitor), collectors=only(*COLLECTORS))
     with running(config) as exporter:
         answer = exporter.scrape()
     assert answer.value("pg_scrape_collector_success", collector="statements") == served
@@ -304,7 +307,9 @@ def test_without_privilege_or_extension_collectors_are_skipped(
     """A silent 0 would be a lie: what the role may not see is skipped, the rest goes on, and check names the cure."""
     postgres.execute("CREATE ROLE test_pgstat_nobody LOGIN")
     try:
-        config = write_config(tmp_path, make_conninfo(database, user="test_pgstat_nobody"))
+        config = write_config(
+            tmp_path, make_conninfo(database, user="test_pgstat_nobody"), collectors=only(*COLLECTORS)
+        )
         with running(config) as exporter:
             answer = exporter.scrape()
         said = subprocess.run(command("check", config), env=environment(), capture_output=True, text=True, check=True)

@@ -205,10 +205,10 @@ def _load(folder: Traversable, name: str) -> Collector:
 
 
 def output_columns(sql: str) -> list[str]:
-    """Return the names that a query's last SELECT gives by AS to what it returns."""
+    """Return the names that a query's last SELECT, at the start of a line, gives by AS to what it returns."""
     text = re.sub(r"--[^\n]*", "", sql)
-    start = [found.start() for found in re.finditer(r"^SELECT\b", text, re.MULTILINE)]
-    return [name.lower() for name in _COLUMN.findall(text[start[-1] if start else 0 :])]
+    last = re.split(r"^SELECT\b", text, flags=re.MULTILINE)[-1]
+    return [name.lower() for name in _COLUMN.findall(re.split(r"^FROM\b", last, flags=re.MULTILINE)[0])]
 
 
 def _refuse_doubles(collectors: Iterable[Collector]) -> None:
