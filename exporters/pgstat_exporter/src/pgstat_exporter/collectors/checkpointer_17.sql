@@ -27,5 +27,5 @@ SELECT
     )::float8 AS since_checkpoint
 FROM pg_stat_checkpointer AS k
 CROSS JOIN pg_stat_bgwriter AS b
-CROSS JOIN io
 CROSS JOIN pg_control_checkpoint() AS c
+CROSS JOIN io
