@@ -71,10 +71,16 @@ def test_newest_fitting_variant_is_chosen_by_the_extensions_columns() -> None:
 
 
 def test_server_version_gates_by_the_table() -> None:
-    """PostgreSQL 18's columns are asked of 18 only."""
-    (query,) = COLLECTORS["io"].declaration.queries
-    chosen = [query.choose(version, frozenset()) for version in (15, 16, 17, 18, 19)]
-    assert [one.file if one else None for one in chosen] == [None, "io_16.sql", "io_16.sql", "io_18.sql", "io_18.sql"]
+    """Each version is asked for the columns that it has, and a view that it lacks for none."""
+    (slots,), (io,) = (COLLECTORS[name].declaration.queries for name in ("slots", "io"))
+    chosen = [(slots.choose(version, frozenset()), io.choose(version, frozenset())) for version in (15, 16, 17, 18, 19)]
+    assert [(one and one.file, other and other.file) for one, other in chosen] == [
+        ("slots_15.sql", None),
+        ("slots_16.sql", "io_16.sql"),
+        ("slots_17.sql", "io_16.sql"),
+        ("slots_17.sql", "io_18.sql"),
+        ("slots_17.sql", "io_18.sql"),
+    ]
 
 
 def broken(tmp_path: Path, declaration: str, sql: str = "SELECT 1 AS n\n") -> str:

@@ -1,4 +1,5 @@
--- Backends' writes left pg_stat_bgwriter in version 17. What it counted were writes and extensions of relations.
+-- From version 16 on pg_stat_bgwriter counts an extension by many pages as one, and from 17 on none. Here each page
+-- that a session wrote or added counts, as it did in version 15.
 WITH io AS (
     SELECT
         sum(coalesce(writes, 0) + coalesce(extends, 0)) AS buffers_backend,
@@ -27,5 +28,5 @@ SELECT
     )::float8 AS since_checkpoint
 FROM pg_stat_checkpointer AS k
 CROSS JOIN pg_stat_bgwriter AS b
-CROSS JOIN io
 CROSS JOIN pg_control_checkpoint() AS c
+CROSS JOIN io

@@ -7,6 +7,10 @@ temporary AS (
     CROSS JOIN LATERAL pg_ls_tmpdir(t.oid) AS f
     WHERE t.spcname <> 'pg_global'
 )
-SELECT w.files AS wal_files, w.bytes AS wal_bytes, t.files AS temporary_files, t.bytes AS temporary_bytes
-FROM wal AS w
-CROSS JOIN temporary AS t
+SELECT
+    wal.files AS wal_files,
+    wal.bytes AS wal_bytes,
+    temporary.files AS temporary_files,
+    temporary.bytes AS temporary_bytes
+FROM wal
+CROSS JOIN temporary

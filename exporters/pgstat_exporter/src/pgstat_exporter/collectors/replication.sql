@@ -20,10 +20,10 @@ SELECT
     count(*) AS replicas,
     count(*) FILTER (WHERE state = 'streaming') AS streaming,
     count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')) AS synchronous,
-    greatest(max(lsn - sent_lsn), 0)::float8 AS sent_lag,
-    greatest(max(lsn - write_lsn), 0)::float8 AS write_lag,
-    greatest(max(lsn - flush_lsn), 0)::float8 AS flush_lag,
-    greatest(max(lsn - replay_lsn), 0)::float8 AS replay_lag,
+    max(greatest(lsn, sent_lsn) - sent_lsn)::float8 AS sent_lag,
+    max(greatest(lsn, write_lsn) - write_lsn)::float8 AS write_lag,
+    max(greatest(lsn, flush_lsn) - flush_lsn)::float8 AS flush_lag,
+    max(greatest(lsn, replay_lsn) - replay_lsn)::float8 AS replay_lag,
     -- The server forgets the time when nothing happens; a replica that has everything is 0 behind.
     extract(epoch FROM max(coalesce(write_lag, CASE WHEN write_lsn >= lsn THEN interval '0' END)))::float8
         AS write_lag_seconds,
