@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.conftest import free_port, wait_until
+from tests.integration.postgres_server import free_port, wait_until
 
 SOURCE = Path(__file__).resolve().parents[2] / "exporters" / "pgstat_exporter" / "src"
 COLLECTORS = ("activity", "archiver", "database", "locks", "server", "statements")
