@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.pgstat_subject import Subject, fresh
 from tests.integration.postgres_server import Installation, PostgresServer, free_port, postgres_server, wait_until
 from tests.integration.postgres_versions import MAJORS, Versions
 
@@ -50,6 +51,13 @@ def any_postgres(versions: Versions, request: pytest.FixtureRequest) -> Iterator
     """A server of each major version, configured for what collectors read; skipped where it cannot be had."""
     with versions.server(request.param) as server:
         yield server
+
+
+@pytest.fixture
+def subject(any_postgres: PostgresServer, tmp_path: Path) -> Iterator[Subject]:
+    """A fresh database on a server of each version, for collectors that are asked in each database."""
+    with fresh(any_postgres, tmp_path) as one:
+        yield one
 
 
 @pytest.fixture

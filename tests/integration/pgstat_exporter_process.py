@@ -15,7 +15,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgstat_exporter import content
-from tests.integration.conftest import free_port, wait_until
+from tests.integration.postgres_server import free_port, wait_until
 
 SOURCE = Path(__file__).resolve().parents[2] / "exporters" / "pgstat_exporter" / "src"
 # Of each kind one or more: some need a role, one an extension; they succeed on every version with pg_monitor.

@@ -12,18 +12,31 @@ WITH log AS MATERIALIZED (
                 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
         )
 ),
-noted AS MATERIALIZED (
-    SELECT x.*
+-- The one way to read a table that may not exist. Hexadecimal digits need no escapes in XML, nor a parser of it.
+answer AS MATERIALIZED (
+    SELECT query_to_xml(
+        'SELECT encode(convert_to(json_agg(r)::text, ''UTF8''), ''hex'') AS n
+        FROM (
+            SELECT view, rank() OVER newest, error IS NULL AS good, extract(epoch FROM started_at) AS started, seconds, rows
+            FROM messwarte.mv_refresh_log
+            WINDOW newest AS (PARTITION BY view, error IS NULL ORDER BY started_at DESC, id DESC)
+        ) AS r
+        WHERE rank = 1', false, false, ''
+    )::text AS xml
     FROM log
-    CROSS JOIN XMLTABLE('//row' PASSING query_to_xml(
-        'SELECT DISTINCT ON (view) view, failed, good.started, good.seconds, good.rows
-        FROM (SELECT view, (error IS NOT NULL)::int AS failed, started_at FROM messwarte.mv_refresh_log) AS newest
-        LEFT JOIN (
-            SELECT DISTINCT ON (view) view, extract(epoch FROM started_at)::float8 AS started, seconds, rows
-            FROM messwarte.mv_refresh_log WHERE error IS NULL ORDER BY view, started_at DESC
-        ) AS good USING (view)
-        ORDER BY view, newest.started_at DESC', false, false, ''
-    ) COLUMNS view text, failed int, started float8, seconds float8, rows float8) AS x
+),
+noted AS (
+    SELECT
+        r.view,
+        max(r.started) FILTER (WHERE r.good) AS started,
+        max(r.seconds) FILTER (WHERE r.good) AS seconds,
+        max(r.rows) FILTER (WHERE r.good) AS rows,
+        -- The newest of all, was it one that failed?
+        (max(r.started) FILTER (WHERE NOT r.good) > coalesce(max(r.started) FILTER (WHERE r.good), 0))::int AS failed
+    FROM answer AS a
+    CROSS JOIN convert_from(decode((regexp_match(a.xml, '<n>([0-9a-f]+)</n>'))[1], 'hex'), 'UTF8') AS text
+    CROSS JOIN json_to_recordset(text::json) AS r (view text, good bool, started float8, seconds float8, rows float8)
+    GROUP BY r.view
 )
 SELECT
     n.nspname::text AS schemaname,
@@ -32,7 +45,7 @@ SELECT
     g.started AS refreshed,
     g.seconds AS seconds,
     g.rows AS rows_then,
-    g.failed AS failed
+    CASE WHEN g.view IS NOT NULL THEN coalesce(g.failed, 0) END AS failed
 FROM pg_class AS c
 JOIN pg_namespace AS n ON n.oid = c.relnamespace
 LEFT JOIN noted AS g ON g.view = CASE WHEN n.nspname = 'public' THEN '' ELSE n.nspname || '.' END || c.relname

@@ -41,7 +41,7 @@ whole AS (
         count(*) FILTER (WHERE leaf) AS partitions,
         count(*) FILTER (WHERE is_default) AS defaults,
         max(high) FILTER (WHERE by_time) AS time_end,
-        (array_agg(high - low ORDER BY high DESC) FILTER (WHERE by_time AND high < 'Infinity'))[1] AS width,
+        (array_agg(high - low ORDER BY high DESC) FILTER (WHERE by_time AND high - low < 'Infinity'))[1] AS width,
         max(high) FILTER (WHERE by_number) AS number_end,
         CASE WHEN bool_and(leaf) AND count(high) > 0 THEN
             count(*) FILTER (WHERE high > coalesce(used_to, '-Infinity'))

@@ -40,7 +40,7 @@ tables AS (
         c.oid AS relid,
         CASE WHEN c.relispartition THEN coalesce(pg_partition_root(c.oid), c.oid) ELSE c.oid END AS root,
         CASE WHEN c.reltuples >= 0 THEN c.relpages END AS pages,
-        CASE WHEN t.reltuples >= 0 THEN t.relpages + ti.pages END AS toast_pages,
+        CASE WHEN t.reltuples >= 0 THEN t.relpages END AS toast_pages,
         greatest(c.reltuples, 0) AS known_rows,
         pg_stat_get_blocks_hit(t.oid) + ti.hit AS toast_hit,
         pg_stat_get_blocks_fetched(t.oid) + ti.fetched AS toast_fetched
@@ -108,7 +108,7 @@ LEFT JOIN indexes AS i ON i.relid = t.relid
 GROUP BY n.nspname, r.relname
 -- In turn the largest, the busiest and the most in need of a vacuum.
 ORDER BY least(
-    row_number() OVER (ORDER BY sum(t.pages + i.pages) DESC NULLS LAST),
+    row_number() OVER (ORDER BY sum(coalesce(t.pages, 0) + coalesce(i.pages, 0)) DESC),
     row_number() OVER (ORDER BY sum(pg_stat_get_tuples_returned(t.relid) + coalesce(i.rows_fetched, 0)) DESC),
     row_number() OVER (ORDER BY sum(pg_stat_get_dead_tuples(t.relid)::float8) DESC)
 ), n.nspname, r.relname
