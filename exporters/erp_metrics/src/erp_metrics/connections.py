@@ -57,7 +57,6 @@ class Connections:
         self._out: dict[int, tuple[float, Pool | None]] = {}
         self._pools: weakref.WeakKeyDictionary[Any, tuple[Pool, Sizes]] = weakref.WeakKeyDictionary()
         self._names: set[str] = set()
-        metrics.refreshers.append(self.refresh)
 
     def pool(self, pool: Any, name: str, sizes: Sizes) -> Pool:
         """Return a pool's numbers, which exist from then on and end with it; pools of one name add up."""
