@@ -143,7 +143,7 @@ def _compare(sides: dict[str, _Side], rounds: int, operations: int) -> dict[str,
 
 
 def _figures(times: list[float], plain: list[float]) -> Figures:
-    best, without = statistics.quantiles(times, n=10)[0], statistics.quantiles(plain, n=10)[0]
+    best, without = (statistics.quantiles(one, n=10, method="inclusive")[0] for one in (times, plain))
     return Figures(*(round(number, 1) for number in (best, statistics.median(times), best - without)))
 
 

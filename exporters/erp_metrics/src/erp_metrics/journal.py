@@ -12,11 +12,11 @@ from typing import Any
 
 from erp_metrics.faults import report
 
-_BATCH = 64
+BATCH = 256
 _SECONDS = 0.25
 
 # What an entry is; what it has, Recorder says.
-QUERY, RESULT, REQUEST = range(3)
+QUERY, RESULT, REQUEST, WAIT, WAITED, GOT, OUT, BACK = range(8)
 Entry = tuple[int, Any, Any, Any, float, int, str | None]
 
 Count = Callable[[deque[Entry]], None]
@@ -34,15 +34,21 @@ class _State:
 
 def note(entry: Entry) -> None:
     """Append an entry; never raises."""
+    entries.append(entry)
+    if len(entries) >= BATCH:
+        count_batch()
+
+
+def count_batch() -> None:
+    """Count, unless another thread does; never raises."""
     try:
-        entries.append(entry)
-        if len(entries) >= _BATCH and _State.lock.acquire(blocking=False):
+        if _State.lock.acquire(blocking=False):
             try:
                 _count()
             finally:
                 _State.lock.release()
     except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
-        report("journal.note", fault)
+        report("journal.count_batch", fault)
 
 
 def count_all() -> None:

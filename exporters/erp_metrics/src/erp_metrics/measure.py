@@ -11,7 +11,7 @@ from erp_metrics import journal, sql
 from erp_metrics.connections import Connections
 from erp_metrics.faults import fails_open, report
 from erp_metrics.groups import Cells
-from erp_metrics.journal import QUERY, REQUEST, RESULT, Entry, note
+from erp_metrics.journal import BATCH, QUERY, REQUEST, RESULT, Entry, count_batch, entries, note
 from erp_metrics.metrics import Asking, Metrics, Series
 from erp_metrics.names import BLOCK, OTHER, Names, current_block
 from erp_metrics.sqlstate import class_of
@@ -71,18 +71,24 @@ class Recorder:
         for name in (*self.names.known, OTHER):
             self.metrics.start_query(name)
 
-    def count(self, entries: deque[Entry]) -> None:
-        """Take what entries there are, and count them; never raises."""
+    def count(self, noted: deque[Entry]) -> None:
+        """Take what was noted, and count it; never raises."""
         with self.metrics.lock:
-            for _ in range(len(entries)):
+            for _ in range(len(noted)):
                 try:
-                    self._count(entries.popleft())
+                    self._count(noted.popleft())
                 except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
                     report("Recorder.count", fault)
 
     def _count(self, entry: Entry) -> None:
-        """Count a query (statement, block, request), its later result, or a request (method, status, request)."""
+        """Count a query (statement, block, request), its later result, a request (method, status, request).
+
+        Or what happened to a connection (pool, connection's id, how to ask for sizes, moment).
+        """
         kind, one, two, request, seconds, rows, error = entry
+        if kind > REQUEST:
+            self.connections.count(kind, one, two, request, seconds)
+            return
         if kind == REQUEST:
             self.metrics.count_request(request.template, one, two, seconds, request.queries)
             return
@@ -151,8 +157,10 @@ def use(recorder: Recorder | None) -> None:
 
 
 def done(statement: Any, seconds: float, rows: int) -> None:
-    """Note a statement that went well."""
-    note((QUERY, statement, current_block.get(), current_request.get(), seconds, rows, None))
+    """Note a statement that went well; never raises."""
+    entries.append((QUERY, statement, current_block.get(), current_request.get(), seconds, rows, None))
+    if len(entries) >= BATCH:
+        count_batch()
 
 
 def failed(statement: Any, seconds: float, error: BaseException) -> None:
