@@ -2,8 +2,8 @@
 
 Each library has a process of its own, and so has the application without any; they work in many short turns, so that
 what else the machine does hits all of them. As that only ever makes a turn slower, a side's figure is the tenth
-percentile of its turns; what a library adds is its figure less that of the application without any. Requests are made to
-a FastAPI application of twenty routes, without a server; queries look one row up in a real PostgreSQL.
+percentile of its turns; what a library adds is its figure less that of the application without any. Requests go to a
+FastAPI application of twenty routes, without a server; queries look one row up in a real PostgreSQL.
 """
 
 import argparse
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 1 when a target is missed."""
     parser = argparse.ArgumentParser(prog="bench instrumentation", description=__doc__)
     parser.add_argument("--dsn", help="a PostgreSQL to ask (default: one of its own, thrown away afterwards)")
-    parser.add_argument("--rounds", type=int, default=200, help="turns of each side (200)")
-    parser.add_argument("--operations", type=int, default=60, help="operations per turn (60)")
+    parser.add_argument("--rounds", type=int, default=400, help="turns of each side (400)")
+    parser.add_argument("--operations", type=int, default=30, help="operations per turn (30)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
     found: dict[str, dict[str, Figures]] = {}
@@ -143,7 +143,7 @@ def _compare(sides: dict[str, _Side], rounds: int, operations: int) -> dict[str,
 
 
 def _figures(times: list[float], plain: list[float]) -> Figures:
-    best, without = statistics.quantiles(times, n=10)[0], statistics.quantiles(plain, n=10)[0]
+    best, without = (statistics.quantiles(one, n=10, method="inclusive")[0] for one in (times, plain))
     return Figures(*(round(number, 1) for number in (best, statistics.median(times), best - without)))
 
 

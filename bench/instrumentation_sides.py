@@ -1,8 +1,8 @@
 """One side of `bench instrumentation`: a process that measures with one library, and works when it is told to.
 
-It runs in the peers' environment, with erp_metrics on its path, and imports nothing else of ours. It reads from standard
-input how many operations to do, and answers with the CPU time of one in microseconds; at `check` with whether its
-numbers show what it did. Libraries are used as their own pages say.
+It runs in the peers' environment, with erp_metrics on its path, and imports nothing else of ours. It reads from its
+standard input how many operations to do, and answers with the CPU time of one in microseconds; at `check` with whether
+its numbers show what it did. Libraries are used as their own pages say.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ QUERY = "/* name: lookup */ SELECT relname FROM pg_class WHERE oid = %s"
 _OID = 1259
 _NUMBERS = 2000
 _ROUTES = 20
+_WARM_UP = 10
 
 Work = Callable[[int], Awaitable[None]]
 
@@ -31,8 +32,8 @@ def _application() -> FastAPI:
     """Twenty routes, of which one is asked, with many different numbers in its path."""
     app = FastAPI()
 
-    async def article(artikel_id: int) -> str:
-        return "ok"
+    async def article(artikel_id: int) -> int:
+        return artikel_id
 
     for number in range(_ROUTES - 1):
         app.add_api_route(f"/stamm{number}/{{artikel_id}}", article)
@@ -105,8 +106,8 @@ def _minimum_queries(_app: FastAPI) -> None:
         finally:
             count(query, time.perf_counter() - started)
 
-    psycopg.Cursor.execute = execute  # type: ignore[method-assign,assignment]
-    psycopg.AsyncCursor.execute = execute_async  # type: ignore[method-assign,assignment]
+    psycopg.Cursor.execute = execute  # type: ignore[method-assign]
+    psycopg.AsyncCursor.execute = execute_async  # type: ignore[method-assign]
 
 
 def _erp_metrics(app: FastAPI) -> None:
@@ -253,7 +254,7 @@ async def _main(kind: str, side: str, dsn: str) -> None:
             continue
         operations = int(line)
         # The caches are somebody else's by now.
-        await work(operations // 4)
+        await work(_WARM_UP)
         begun = time.process_time()
         await work(operations)
         print((time.process_time() - begun) / operations * 1e6, flush=True)  # noqa: T201

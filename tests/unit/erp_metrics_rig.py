@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry
 
-from erp_metrics import faults, setup
-from erp_metrics.measure import Recorder, switch
+from erp_metrics import faults, measure, setup
+from erp_metrics.measure import Recorder
 from erp_metrics.metrics import Metrics
 from erp_metrics.names import Names
 
@@ -62,7 +62,7 @@ def rigged(limit: int = 100) -> Iterator[Rig]:
     setup.remove()
     faults.forget()
     found = Rig(limit)
-    switch.recorder = found.recorder
+    measure.use(found.recorder)
     setup.instrument(
         None, metrics_port=None, metrics_listen="", queries=(), statements={}, max_query_names=0, slow_seconds=1
     )

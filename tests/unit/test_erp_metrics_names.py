@@ -11,12 +11,13 @@ from psycopg import sql as composed
 import erp_metrics
 from erp_metrics import measure, sql
 from erp_metrics.measure import Recorder
+from erp_metrics.names import current_block
 from tests.unit.erp_metrics_rig import Rig, rigged
 
 
 def name_of(recorder: Recorder, statement: Any) -> str | None:
     """Return the name that a statement counts under."""
-    series = recorder.series(statement)
+    series = recorder.series(statement, current_block.get())
     return None if series is None else series.name
 
 
@@ -128,9 +129,8 @@ def test_what_gave_the_names_is_counted() -> None:
 def test_many_different_texts_leave_no_more_behind_than_the_bound() -> None:
     recorder = Rig(100).recorder
     for number in range(5000):
-        recorder.series(f"SELECT {number} FROM lager")  # noqa: S608
-        with erp_metrics.query(f"block {number}"):
-            recorder.series("SELECT 1")
+        recorder.series(f"SELECT {number} FROM lager", None)  # noqa: S608
+        recorder.series("SELECT 1", f"block {number}")
     assert len(recorder._by_text) <= 2000
     assert len(recorder._by_block) <= 2000
     assert len(recorder.names._taken) == 100

@@ -301,5 +301,5 @@ def test_scanners_leave_no_labels_and_little_memory(rig: Rig) -> None:
     table = RouteTable(app)
     table.build()
     for number in range(5000):
-        assert table.template({"path": f"/scan/{number}.php", "method": "GET"}) is None
+        assert table.template("GET", f"/scan/{number}.php", "") is None
     assert len(table._cache) <= 1000

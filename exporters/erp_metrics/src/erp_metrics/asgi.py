@@ -8,7 +8,7 @@ from typing import Any
 
 from erp_metrics import measure
 from erp_metrics.faults import fails_open, log, report
-from erp_metrics.groups import Cells
+from erp_metrics.journal import REQUEST, count_regularly, note
 from erp_metrics.metrics import UNMATCHED, Metrics
 from erp_metrics.routes import RouteTable, routed
 
@@ -24,31 +24,33 @@ _FAILED, _GIVEN_UP = 500, 499
 class HttpRequest:
     """One request or connection; measured until its last byte was sent, background tasks not included."""
 
-    __slots__ = ("_metrics", "_scope", "_send", "_started", "_template", "endpoint", "queries", "status")
+    __slots__ = ("_key", "_route", "_scope", "_send", "_started", "_status", "_table", "_template", "queries")
 
-    def __init__(self, metrics: Metrics, template: str | None, scope: Scope, send: Send) -> None:
-        self._metrics = metrics
+    def __init__(self, table: RouteTable, scope: Scope, send: Send) -> None:
+        self._table = table
+        # Routing changes a scope; the template is looked up when the request is counted.
+        self._key = scope.get("method", ""), scope["path"], scope.get("root_path", "")
         self._scope: Scope | None = scope
+        self._template: str | None = None
+        self._route: Any = None
         self._send = send
-        self._template = template
-        self.endpoint: Cells | None = None
+        self._status = 0
         self.queries = 0
-        self.status = 0
         self._started = perf_counter()
 
-    def find_endpoint(self) -> Cells:
-        """Return the counter of its endpoint's queries; without a table of routes, once the framework has routed."""
-        cells = self._metrics.endpoint(self._find_template())
-        if self._template is not None:
-            self.endpoint = cells
-        return cells
+    @property
+    def template(self) -> str:
+        """Its route template."""
+        if self._template is None:
+            self._template = self._table.template(*self._key)
+        return self._template or routed(self._route if self._scope is None else self._scope.get("route"))
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send on what the application sends; the last part of the body ends the request."""
         try:
             kind = message["type"]
             if kind == "http.response.start":
-                self.status = message["status"]
+                self._status = message["status"]
             elif (kind == "http.response.body" and not message.get("more_body")) or kind == "http.response.pathsend":
                 return self._send_last(message)
         except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
@@ -57,31 +59,21 @@ class HttpRequest:
 
     async def _send_last(self, message: Message) -> None:
         await self._send(message)
-        self._end(self.status)
+        self._end(self._status)
 
     def over(self, error: BaseException | None) -> None:
         """End a request whose response was not completed."""
         if self._scope is not None:
-            gone = isinstance(error, asyncio.CancelledError) or (error is None and self.status)
+            gone = isinstance(error, asyncio.CancelledError) or (error is None and self._status)
             self._end(_GIVEN_UP if gone else _FAILED)
 
     def _end(self, status: int) -> None:
-        """Count the request, once; what runs on after it keeps its template, not its scope."""
-        try:
-            scope = self._scope
-            if scope is not None:
-                template = self._template or self._find_template()
-                self._template, self._scope = template, None
-                if scope["type"] == "http":
-                    seconds = perf_counter() - self._started
-                    self._metrics.count_request(template, scope["method"], status, seconds, self.queries)
-        except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
-            report("HttpRequest.end", fault)
-
-    def _find_template(self) -> str:
-        if self._template is not None:
-            return self._template
-        return UNMATCHED if self._scope is None else routed(self._scope)
+        """Note the request, once; what runs on after it keeps its template, not its scope."""
+        scope = self._scope
+        if scope is not None:
+            self._route, self._scope = scope.get("route"), None
+            if scope["type"] == "http":
+                note((REQUEST, self._key[0], status, self, perf_counter() - self._started, 0, None))
 
 
 class Middleware:
@@ -100,8 +92,12 @@ class Middleware:
         if kind == "lifespan":
             await self.app(scope, receive, self._after_startup(send))
             return
-        request = self._open(scope, send)
-        if request is None:
+        if not self._ready:
+            self._start()
+        try:
+            request = HttpRequest(self._table, scope, send)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+            report("HttpRequest", fault)
             await self.app(scope, receive, send)
             return
         token = measure.current_request.set(request)
@@ -132,15 +128,8 @@ class Middleware:
         for route in self._table.routes:
             self._metrics.start_endpoint(route.template, route.methods or ("GET",))
         self._metrics.start_endpoint(UNMATCHED, ())
-
-    def _open(self, scope: Scope, send: Send) -> HttpRequest | None:
-        if not self._ready:
-            self._start()
-        try:
-            return HttpRequest(self._metrics, self._table.template(scope), scope, send)
-        except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
-            report("Middleware._open", fault)
-            return None
+        if self._metrics.shared:
+            count_regularly()
 
 
 def attach(app: Any, metrics: Metrics) -> Any:

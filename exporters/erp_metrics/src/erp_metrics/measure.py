@@ -1,17 +1,20 @@
-"""What the hooks call when queries begin and end: the hot path, written for few calls."""
+"""What the hooks call when queries begin and end, and how it is counted."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from re import Pattern
 from time import perf_counter
 from typing import Any, Protocol
 
-from erp_metrics import sql
+from erp_metrics import journal, sql
 from erp_metrics.connections import Connections
 from erp_metrics.faults import fails_open, report
 from erp_metrics.groups import Cells
+from erp_metrics.journal import BATCH, QUERY, REQUEST, RESULT, Entry, count_batch, entries, note
 from erp_metrics.metrics import Asking, Metrics, Series
 from erp_metrics.names import BLOCK, OTHER, Names, current_block
+from erp_metrics.sqlstate import class_of
 
 # Names come from a statement's beginning; what is longer is remembered by that.
 _LONGEST_KEY = 4000
@@ -22,10 +25,9 @@ _SHORTEST = 4
 class Request(Asking, Protocol):
     """The request that is being answered."""
 
-    endpoint: Cells | None
-
-    def find_endpoint(self) -> Cells:
-        """Return the counter of its endpoint's queries."""
+    @property
+    def template(self) -> str:
+        """Its route template."""
 
 
 current_request: ContextVar[Request | None] = ContextVar("erp_metrics_request", default=None)
@@ -34,18 +36,20 @@ current_request: ContextVar[Request | None] = ContextVar("erp_metrics_request", 
 class Running:
     """A query under way whose end comes by another call; `elapsed` seconds were spent on it before `started`."""
 
-    __slots__ = ("elapsed", "request", "rows", "series", "started")
+    __slots__ = ("block", "elapsed", "error", "request", "rows", "started", "statement")
 
-    def __init__(self, series: Series, request: Request | None) -> None:
-        self.series = series
-        self.request = request
+    def __init__(self, statement: Any) -> None:
+        self.statement = statement
+        self.block = current_block.get()
+        self.request = current_request.get()
         self.elapsed = 0.0
         self.rows = 0
+        self.error: str | None = None
         self.started = perf_counter()
 
 
 class Recorder:
-    """Counts and times queries under their names and endpoints."""
+    """Counts queries and requests under their names and endpoints."""
 
     def __init__(self, metrics: Metrics, names: Names) -> None:
         """Take the metrics and the names to count under."""
@@ -54,9 +58,12 @@ class Recorder:
         self.connections = Connections(metrics)
         self._by_text: dict[str, Series | None] = {}
         self._by_block: dict[str, Series] = {}
+        self._endpoints: dict[str, Cells] = {}
+        metrics.refreshers += [journal.count_all, self.connections.refresh]
 
     def allow(self, queries: Iterable[str], statements: Mapping[str | Pattern[str], str]) -> None:
         """Add names to the allow-list, and names of statements; each begins at 0."""
+        journal.count_all()
         self.names.declare(statements)
         self.names.allow(queries)
         self._by_text.clear()
@@ -64,14 +71,45 @@ class Recorder:
         for name in (*self.names.known, OTHER):
             self.metrics.start_query(name)
 
-    def series(self, statement: Any) -> Series | None:
+    def count(self, noted: deque[Entry]) -> None:
+        """Take what was noted, and count it; never raises."""
+        with self.metrics.lock:
+            for _ in range(len(noted)):
+                try:
+                    self._count(noted.popleft())
+                except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+                    report("Recorder.count", fault)
+
+    def _count(self, entry: Entry) -> None:
+        """Count a query (statement, block, request), its later result, a request (method, status, request).
+
+        Or what happened to a connection (pool, connection's id, how to ask for sizes, moment).
+        """
+        kind, one, two, request, seconds, rows, error = entry
+        if kind > REQUEST:
+            self.connections.count(kind, one, two, request, seconds)
+            return
+        if kind == REQUEST:
+            self.metrics.count_request(request.template, one, two, seconds, request.queries)
+            return
+        series = self.series(one, two)
+        if series is None:
+            return
+        if kind == QUERY:
+            template = "" if request is None else request.template
+            endpoint = self._endpoints.get(template) or self._endpoint(template)
+            self.metrics.count_query(series, endpoint, request, seconds, rows)
+        elif rows > 0:
+            self.metrics.count_rows(series, rows)
+        if error is not None:
+            self.metrics.count_error(series, error)
+
+    def series(self, statement: Any, block: str | None) -> Series | None:
         """Return what a statement counts in; None if it is empty, such as the pools' connection checks."""
-        block = current_block.get()
         if block is not None:
             if isinstance(statement, (str, bytes)) and len(statement) < _SHORTEST and sql.is_empty(statement):
                 return None
-            known = self._by_block.get(block)
-            return known or self._learn_block(block)
+            return self._by_block.get(block) or self._learn_block(block)
         text = statement if type(statement) is str else sql.text_of(statement)
         if len(text) > _LONGEST_KEY:
             text = text[:_LONGEST_KEY]
@@ -80,15 +118,14 @@ class Recorder:
         except KeyError:
             return self._learn_text(text)
 
-    def ended(self, series: Series, request: Request | None, seconds: float, rows: int) -> None:
-        """Count a query that has ended, well or not."""
-        endpoint = self.metrics.no_endpoint if request is None else request.endpoint or request.find_endpoint()
-        self.metrics.count_query(series, endpoint, request, seconds, rows)
-
     def restart(self) -> None:
         """Begin anew in a forked process."""
         self.metrics.restart()
         self.connections.restart()
+
+    def _endpoint(self, template: str) -> Cells:
+        cells = self._endpoints[template] = self.metrics.endpoint(template) if template else self.metrics.no_endpoint
+        return cells
 
     def _learn_block(self, block: str) -> Series:
         if len(self._by_block) >= _CACHED:
@@ -113,59 +150,51 @@ class _Switch:
 switch = _Switch()
 
 
-def done(statement: Any, seconds: float, rows: int) -> Series | None:
-    """Count a statement that went well; returns what it counted in."""
-    try:
-        recorder = switch.recorder
-        if recorder is None:
-            return None
-        series = recorder.series(statement)
-        if series is not None:
-            recorder.ended(series, current_request.get(), seconds, rows)
-    except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
-        report("done", fault)
-        return None
-    return series
+def use(recorder: Recorder | None) -> None:
+    """Let a recorder count from now on, or nobody."""
+    switch.recorder = recorder
+    journal.open_for(None if recorder is None else recorder.count)
+
+
+def done(statement: Any, seconds: float, rows: int) -> None:
+    """Note a statement that went well; never raises."""
+    entries.append((QUERY, statement, current_block.get(), current_request.get(), seconds, rows, None))
+    if len(entries) >= BATCH:
+        count_batch()
 
 
 def failed(statement: Any, seconds: float, error: BaseException) -> None:
-    """Count a statement that failed."""
-    series = done(statement, seconds, 0)
-    if series is not None:
-        count_error(series, error)
+    """Note a statement that failed."""
+    note((QUERY, statement, current_block.get(), current_request.get(), seconds, 0, new_class(error)))
 
 
 @fails_open
-def count_error(series: Series, error: BaseException) -> None:
-    """Count an error, once: a pipeline raises that of one statement out of another, too."""
-    if switch.recorder is not None and not getattr(error, "erp_metrics_counted", False):
-        error.erp_metrics_counted = True  # type: ignore[attr-defined]
-        switch.recorder.metrics.count_error(series, error)
+def new_class(error: BaseException) -> str | None:
+    """Return an error's class, once: a pipeline raises that of one statement out of another, too."""
+    if getattr(error, "erp_metrics_counted", False):
+        return None
+    error.erp_metrics_counted = True  # type: ignore[attr-defined]
+    return class_of(error)
+
+
+def came(statement: Any, block: str | None, rows: int, error: BaseException | None) -> None:
+    """Note rows or an error that came later than their query's end."""
+    note((RESULT, statement, block, None, 0.0, rows, None if error is None else new_class(error)))
 
 
 @fails_open
-def count_rows(series: Series, rows: int) -> None:
-    """Count rows that came later than their query's end."""
-    if switch.recorder is not None and rows > 0:
-        switch.recorder.metrics.count_rows(series, rows)
-
-
-@fails_open
-def begin(statement: Any) -> Running | None:
-    """Begin to measure a query whose end another call will tell; None when there is nothing to measure."""
-    recorder = switch.recorder
-    series = None if recorder is None else recorder.series(statement)
-    return None if series is None else Running(series, current_request.get())
+def begin(statement: Any) -> Running:
+    """Begin to measure a query whose end another call will tell."""
+    return Running(statement)
 
 
 @fails_open
 def end(running: Running | None, error: BaseException | None = None) -> None:
-    """Count a query, whether it went well or not."""
-    if running is not None and switch.recorder is not None:
+    """Note a query's end, whether it went well or not."""
+    if running is not None:
         seconds = running.elapsed + perf_counter() - running.started
-        switch.recorder.ended(running.series, running.request, seconds, running.rows)
-        if error is not None:
-            count_error(running.series, error)
+        kind = running.error if error is None else new_class(error)
+        note((QUERY, running.statement, running.block, running.request, seconds, running.rows, kind))
 
 
 @fails_open
@@ -188,3 +217,4 @@ def restart() -> None:
     """Begin anew in a forked process."""
     if switch.recorder is not None:
         switch.recorder.restart()
+        journal.restart()

@@ -53,7 +53,7 @@ class Metrics(Collector):
         self._bounds = tuple(sorted({*_BOUNDS, self._slow}))
         self._groups: list[Group] = []
         self._make_groups()
-        # Whoever has figures that change without an event of ours brings them up to date before they are shown.
+        # Whoever has figures of their own brings them up to date before they are shown.
         self.refreshers: list[Callable[[], None]] = []
         self._queries: dict[tuple[str, str], Series] = {}
         self._answers: dict[tuple[str, str, int], tuple[Cells, Cells]] = {}
@@ -197,53 +197,47 @@ class Metrics(Collector):
                 self._cells(self._requests, template, _method(method), status)
 
     def count_query(self, series: Series, endpoint: Cells, asking: Asking | None, seconds: float, rows: int) -> None:
-        """Count a query that has ended."""
-        bucket = bisect_left(self._bounds, seconds)
-        duration, counts, source = series.duration, series.counts, series.source
-        with self.lock:
-            values, at = duration.values, duration.at
-            values[at[bucket]] += 1.0
-            values[at[-1]] += seconds
-            values, at = counts.values, counts.at
-            values[at[0]] += 1.0
-            if rows > 0:
-                values[at[1]] += rows
-            if seconds > self._slow:
-                values[at[2]] += 1.0
-            source.values[source.at[0]] += 1.0
-            endpoint.values[endpoint.at[0]] += 1.0
-            if asking is not None:
-                asking.queries += 1
+        """Count a query that has ended; this and its like: the caller holds the lock."""
+        values, at = series.duration.values, series.duration.at
+        values[at[bisect_left(self._bounds, seconds)]] += 1.0
+        values[at[-1]] += seconds
+        values, at = series.counts.values, series.counts.at
+        values[at[0]] += 1.0
+        if rows > 0:
+            values[at[1]] += rows
+        if seconds > self._slow:
+            values[at[2]] += 1.0
+        series.source.values[series.source.at[0]] += 1.0
+        endpoint.values[endpoint.at[0]] += 1.0
+        if asking is not None:
+            asking.queries += 1
 
     def count_rows(self, series: Series, rows: int) -> None:
         """Count rows that came later than their query's end, as in a pipeline."""
-        with self.lock:
-            series.counts.values[series.counts.at[1]] += rows
+        series.counts.values[series.counts.at[1]] += rows
 
-    def count_error(self, series: Series, error: BaseException) -> None:
+    def count_error(self, series: Series, sqlstate_class: str) -> None:
         """Count a query's error."""
-        cells = self._cells(self._errors, series.name, sqlstate.class_of(error))
-        self.add(cells, 1.0)
+        cells = self._errors.cells(self._store, series.name, sqlstate_class)
+        cells.values[cells.at[0]] += 1.0
 
     def count_request(self, template: str, method: str, status: int, seconds: float, queries: int) -> None:
         """Count a request, how long it took and how many queries it sent."""
         found = self._answers.get((template, method, status))
         if found is None:
-            requests = self._cells(self._requests, template, _method(method), str(status))
-            found = requests, self._cells(self._request_durations, template)
+            requests = self._requests.cells(self._store, template, _method(method), str(status))
+            found = requests, self._request_durations.cells(self._store, template)
             if method in _METHODS:
                 self._answers[template, method, status] = found
         requests, durations = found
-        bucket = bisect_left(self._bounds, seconds)
-        # Behind the buckets of the duration, the one without bound included, and its sum.
-        first = len(self._bounds) + 2
-        with self.lock:
-            requests.values[requests.at[0]] += 1.0
-            values, at = durations.values, durations.at
-            values[at[bucket]] += 1.0
-            values[at[first - 1]] += seconds
-            values[at[first + bisect_left(_QUERIES, queries)]] += 1.0
-            values[at[-1]] += queries
+        requests.values[requests.at[0]] += 1.0
+        values, at = durations.values, durations.at
+        values[at[bisect_left(self._bounds, seconds)]] += 1.0
+        # Behind the buckets of the duration, the one without bound included: its sum, the buckets of the queries.
+        after = len(self._bounds) + 1
+        values[at[after]] += seconds
+        values[at[after + 1 + bisect_left(_QUERIES, queries)]] += 1.0
+        values[at[-1]] += queries
 
     def add(self, cells: Cells, number: float, which: int = 0) -> None:
         """Add to one of some numbers."""

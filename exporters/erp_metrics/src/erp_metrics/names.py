@@ -1,7 +1,6 @@
 """Query names, bounded: declared ones, and, unless a list says which there are, the first so many others."""
 
 import re
-import threading
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -52,14 +51,13 @@ class Named(NamedTuple):
 
 
 class Names:
-    """Turns statements into names, of which there are never more than a bound."""
+    """Turns statements into names, of which there are never more than a bound; for one thread at a time."""
 
     def __init__(self, limit: int) -> None:
         """Take the number of names beside `other` and the known ones while there is no allow-list."""
         self.known: frozenset[str] = frozenset()
         self._closed = False
         self._limit = limit
-        self._lock = threading.Lock()
         self._taken: set[str] = set()
         self._statements: dict[str, str] = {}
         self._patterns: list[tuple[re.Pattern[str], str]] = []
@@ -91,10 +89,8 @@ class Names:
         """Return the name, or `other` where it would be one too many."""
         if name in self.known or name in self._taken:
             return Named(name, source)
-        if not self._closed and name != OTHER:
-            with self._lock:
-                if len(self._taken) < self._limit:
-                    self._taken.add(name)
+        if not self._closed and name != OTHER and len(self._taken) < self._limit:
+            self._taken.add(name)
         return Named(name, source) if name in self._taken else Named(OTHER, OTHER)
 
     def _declared(self, text: str) -> str | None:

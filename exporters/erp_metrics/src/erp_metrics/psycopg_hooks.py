@@ -15,15 +15,15 @@ from weakref import WeakKeyDictionary
 from erp_metrics import measure
 from erp_metrics.faults import fails_open
 from erp_metrics.measure import Running, done, failed
-from erp_metrics.metrics import Series
+from erp_metrics.names import current_block
 from erp_metrics.patching import replace
 
 _Method = Callable[..., Any]
 
 # Server-side cursors whose rows are still being fetched: the time of fetching is the query's time.
 _open: WeakKeyDictionary[Any, Running] = WeakKeyDictionary()
-# What the latest statement that a cursor queued in a pipeline counts in.
-_queued: WeakKeyDictionary[Any, Series] = WeakKeyDictionary()
+# The latest statement that a cursor queued in a pipeline, and its block.
+_queued: WeakKeyDictionary[Any, tuple[Any, str | None]] = WeakKeyDictionary()
 
 
 def install() -> None:
@@ -57,9 +57,9 @@ def _execute(original: _Method) -> _Method:
                 failed(query, perf_counter() - started, error)
                 raise
             rows = self.rowcount
-            series = done(query, perf_counter() - started, rows)
+            done(query, perf_counter() - started, rows)
             if rows < 0:
-                _queue(self, series)
+                _queue(self, query)
             return result
 
         return measured_async
@@ -73,9 +73,9 @@ def _execute(original: _Method) -> _Method:
             failed(query, perf_counter() - started, error)
             raise
         rows = self.rowcount
-        series = done(query, perf_counter() - started, rows)
+        done(query, perf_counter() - started, rows)
         if rows < 0:
-            _queue(self, series)
+            _queue(self, query)
         return result
 
     return measured
@@ -94,7 +94,8 @@ def _executemany(original: _Method) -> _Method:
             except BaseException as error:
                 failed(query, perf_counter() - started, error)
                 raise
-            _queue(self, done(query, perf_counter() - started, _rows_of_all(self)))
+            done(query, perf_counter() - started, _rows_of_all(self))
+            _queue(self, query)
             return result
 
         return measured_async
@@ -108,7 +109,8 @@ def _executemany(original: _Method) -> _Method:
         except BaseException as error:
             failed(query, perf_counter() - started, error)
             raise
-        _queue(self, done(query, perf_counter() - started, _rows_of_all(self)))
+        done(query, perf_counter() - started, _rows_of_all(self))
+        _queue(self, query)
         return result
 
     return measured
@@ -119,25 +121,25 @@ def _process(original: _Method) -> _Method:
 
     @functools.wraps(original)
     def counted(self: Any, queued: Any, results: Any) -> Any:
-        series = _queued.get(queued[0]) if queued else None
+        known = _queued.get(queued[0]) if queued else None
         try:
             result = original(self, queued, results)
         except Exception as error:
-            if series is not None:
-                measure.count_error(series, error)
+            if known is not None:
+                measure.came(*known, 0, error)
             raise
-        if series is not None:
-            measure.count_rows(series, _rows(results) or 0)
+        if known is not None:
+            measure.came(*known, _rows(results) or 0, None)
         return result
 
     return counted
 
 
 @fails_open
-def _queue(cursor: Any, series: Series | None) -> None:
-    """Remember what the results of a pipeline will count in."""
-    if series is not None and cursor.connection.pgconn.pipeline_status:
-        _queued[cursor] = series
+def _queue(cursor: Any, query: Any) -> None:
+    """Remember whose the results of a pipeline are."""
+    if cursor.connection.pgconn.pipeline_status:
+        _queued[cursor] = query, current_block.get()
 
 
 @fails_open
@@ -272,7 +274,7 @@ def _fetch(original: _Method) -> _Method:
             rows = yield from original(self, *args, **kwargs)
         except BaseException as error:
             if running is not None:
-                measure.count_error(running.series, error)
+                running.error = measure.new_class(error)
             raise
         finally:
             measure.pause(running, len(rows))

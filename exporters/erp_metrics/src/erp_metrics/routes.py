@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from erp_metrics.metrics import UNMATCHED
@@ -46,12 +46,11 @@ class RouteTable:
         self._cache.clear()
         self._built = time.monotonic()
 
-    def template(self, scope: Mapping[str, Any]) -> str | None:
-        """Return the template of a request that has not been routed yet: routing changes its scope."""
-        path, root = scope["path"], scope.get("root_path", "")
+    def template(self, method: str, path: str, root: str) -> str | None:
+        """Return the template of a request by what its scope said before it was routed."""
         if root and path.startswith(root):
             path = path[len(root) :] or "/"
-        key = (scope.get("method", ""), path)
+        key = method, path
         if key not in self._cache:
             if len(self._cache) >= _CACHED:
                 self._cache.clear()
@@ -93,9 +92,8 @@ def _by_beginning(routes: list[Route]) -> dict[str, list[Route]]:
     }
 
 
-def routed(scope: Mapping[str, Any]) -> str:
-    """Return what the framework itself says where our table knows nothing: routes are few, whatever they are."""
-    route = scope.get("route")
+def routed(route: Any) -> str:
+    """Return what the framework's own route says where our table knows nothing: routes are few, whatever they are."""
     path = getattr(route, "path", None)
     return path if isinstance(path, str) and path and hasattr(route, "endpoint") else UNMATCHED
 

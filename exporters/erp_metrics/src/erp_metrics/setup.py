@@ -1,11 +1,12 @@
 """Setting everything up once per process, however many applications are instrumented."""
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Mapping
 from re import Pattern
 from typing import Any
 
-from erp_metrics import asgi, exposition, measure, patching, pool_hooks, psycopg_hooks, sqlalchemy_hooks
+from erp_metrics import asgi, exposition, journal, measure, patching, pool_hooks, psycopg_hooks, sqlalchemy_hooks
 from erp_metrics.faults import fails_open, report
 from erp_metrics.measure import Recorder, switch
 from erp_metrics.metrics import Metrics
@@ -16,6 +17,7 @@ _served: set[tuple[str, int]] = set()
 # Servers that load the application before they fork.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=measure.restart)
+atexit.register(journal.count_all)
 
 
 def instrument(
@@ -36,6 +38,9 @@ def instrument(
     if metrics_port is not None and (metrics_listen, metrics_port) not in _served:
         _served.add((metrics_listen, metrics_port))
         exposition.serve(metrics_port, metrics_listen)
+    if app is None and recorder.metrics.shared:
+        # An application's begins with the application: a server may still fork.
+        journal.count_regularly()
     attached = _attach(app, recorder)
     return app if attached is None else attached
 
@@ -45,18 +50,20 @@ def remove() -> None:
     patching.undo()
     if switch.recorder is not None:
         switch.recorder.metrics.unregister()
-        switch.recorder = None
+    measure.use(None)
 
 
 @fails_open
 def _recorder(
     queries: Iterable[str], statements: Mapping[str | Pattern[str], str], max_query_names: int, slow_seconds: float
-) -> Recorder:
+) -> Recorder | None:
     """Return the process's recorder; metrics and bounds are those of the first call, allow-lists add up."""
     if switch.recorder is None:
-        switch.recorder = Recorder(Metrics(slow_seconds), Names(max_query_names))
-    switch.recorder.allow(queries, statements)
-    return switch.recorder
+        measure.use(Recorder(Metrics(slow_seconds), Names(max_query_names)))
+    recorder = switch.recorder
+    if recorder is not None:
+        recorder.allow(queries, statements)
+    return recorder
 
 
 @fails_open

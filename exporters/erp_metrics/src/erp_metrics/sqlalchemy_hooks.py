@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from erp_metrics import measure
-from erp_metrics.connections import Pool
 from erp_metrics.faults import fails_open
-from erp_metrics.measure import switch
+from erp_metrics.journal import BACK, OUT, WAIT, WAITED, note
 from erp_metrics.patching import on_undo, replace
 
 # Under these our hooks on psycopg's cursors count already.
@@ -61,14 +61,15 @@ def _failed(failure: Any) -> None:
 
 @fails_open
 def _checkout(connection: Any, _record: Any, proxy: Any) -> None:
-    if switch.recorder is not None:
-        switch.recorder.connections.checked_out(_driver(connection), _numbers(getattr(proxy, "_pool", None)))
+    pool = getattr(proxy, "_pool", None)
+    sizes = _sizes if hasattr(pool, "checkedin") else None
+    note((OUT, pool, id(_driver(connection)), sizes, perf_counter(), 0, None))
 
 
 @fails_open
 def _checkin(connection: Any, _record: Any, _error: Any = None) -> None:
-    if connection is not None and switch.recorder is not None:
-        switch.recorder.connections.returned(_driver(connection))
+    if connection is not None:
+        note((BACK, None, id(_driver(connection)), None, perf_counter(), 0, None))
 
 
 def _connect(queue_pool: type, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,37 +77,15 @@ def _connect(queue_pool: type, original: Callable[..., Any]) -> Callable[..., An
 
     @functools.wraps(original)
     def counted(self: Any) -> Any:
-        numbers = _wait(self) if isinstance(self, queue_pool) else None
+        if not isinstance(self, queue_pool):
+            return original(self)
+        note((WAIT, self, 0, _sizes, 0.0, 0, None))
         try:
             return original(self)
         finally:
-            _waited(self, numbers)
+            note((WAITED, self, 0, _sizes, 0.0, 0, None))
 
     return counted
-
-
-@fails_open
-def _wait(pool: Any) -> Pool | None:
-    numbers = _numbers(pool)
-    if numbers is not None:
-        numbers.waiting(1)
-    return numbers
-
-
-@fails_open
-def _waited(pool: Any, numbers: Pool | None) -> None:
-    if numbers is not None:
-        numbers.waiting(-1)
-        if switch.recorder is not None and switch.recorder.metrics.shared:
-            # Nobody else can ask this process's pools when the metrics are shown.
-            numbers.show(*_sizes(pool))
-
-
-def _numbers(pool: Any) -> Pool | None:
-    """Return the numbers of a pool that has a size, None for others, such as NullPool."""
-    if switch.recorder is None or not hasattr(pool, "checkedin"):
-        return None
-    return switch.recorder.connections.pool(pool, getattr(pool, "logging_name", None) or "sqlalchemy", _sizes)
 
 
 def _sizes(pool: Any) -> tuple[int, int]:

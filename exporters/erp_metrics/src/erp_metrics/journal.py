@@ -1,0 +1,94 @@
+"""What happened, noted in a moment and counted later, many at once.
+
+Between two queries a processor's caches have been somebody else's, so that each further function and object costs far
+more there than in a loop. So the hooks only append to this process's journal. It is counted when there is a batch of
+it, when metrics are shown, every quarter of a second where another process may show them, and when the process ends.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from erp_metrics.faults import report
+
+BATCH = 256
+_SECONDS = 0.25
+
+# What an entry is; what it has, Recorder says.
+QUERY, RESULT, REQUEST, WAIT, WAITED, GOT, OUT, BACK = range(8)
+Entry = tuple[int, Any, Any, Any, float, int, str | None]
+
+Count = Callable[[deque[Entry]], None]
+
+entries: deque[Entry] = deque()
+
+
+class _State:
+    """Who counts; one thread at a time does."""
+
+    count: Count | None = None
+    lock = threading.RLock()
+    thread: threading.Thread | None = None
+
+
+def note(entry: Entry) -> None:
+    """Append an entry; never raises."""
+    entries.append(entry)
+    if len(entries) >= BATCH:
+        count_batch()
+
+
+def count_batch() -> None:
+    """Count, unless another thread does; never raises."""
+    try:
+        if _State.lock.acquire(blocking=False):
+            try:
+                _count()
+            finally:
+                _State.lock.release()
+    except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+        report("journal.count_batch", fault)
+
+
+def count_all() -> None:
+    """Count what has been noted so far."""
+    with _State.lock:
+        _count()
+
+
+def open_for(count: Count | None) -> None:
+    """Let somebody count from now on; what was noted before is forgotten."""
+    with _State.lock:
+        entries.clear()
+        _State.count = count
+
+
+def count_regularly() -> None:
+    """Count from a thread of this process, too; it is there once."""
+    if _State.thread is None:
+        _State.thread = threading.Thread(target=_regularly, name="erp_metrics", daemon=True)
+        _State.thread.start()
+
+
+def restart() -> None:
+    """Begin anew in a forked process: its parent counts what was noted, and threads are not forked."""
+    _State.lock = threading.RLock()
+    entries.clear()
+    if _State.thread is not None:
+        _State.thread = None
+        count_regularly()
+
+
+def _count() -> None:
+    if _State.count is not None:
+        _State.count(entries)
+    else:
+        entries.clear()
+
+
+def _regularly() -> None:
+    pause = threading.Event()
+    while not pause.wait(_SECONDS):
+        if entries:
+            count_all()
