@@ -12,6 +12,7 @@ from settings import SettingsError
 from settings.model import ExistingPostgreSQL
 
 ROLE = "messwarte_monitor"
+_DATABASE = "erp"
 _UNIT = "messwarte-pgstat-exporter.service"
 _CREDENTIAL = f"/run/credentials/{_UNIT}/password"
 _CA = "/etc/messwarte/pgstat_exporter/current/ca.pem"
@@ -24,11 +25,12 @@ def component(plan: Plan) -> Component | None:
         return None
     existing = plan.settings.postgresql.existing
     password_file = _CREDENTIAL if existing else None
-    where = _where(existing, database) if existing else {"host": "/var/run/postgresql", "dbname": "erp"}
+    where = _where(existing, database) if existing else {"host": "/var/run/postgresql", "dbname": _DATABASE}
     config = render(
         "pgstat_exporter/templates/config.yml.j2",
         dsn=make_conninfo("", **where, user=ROLE, application_name="pgstat_exporter"),
         password_file=password_file,
+        only=None if existing else _DATABASE,
     )
     unit = render(
         f"pgstat_exporter/templates/{_UNIT}.j2",

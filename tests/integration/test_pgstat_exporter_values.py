@@ -121,6 +121,8 @@ def test_sessions_by_state_and_their_ages(
         idle.execute("CREATE TABLE held (id int)")
         holder.execute("BEGIN")
         holder.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+        # Whatever fails below, the one that waits is let go before it is closed.
+        stack.callback(holder.rollback)
         aborted.execute("BEGIN")
         with pytest.raises(psycopg.errors.DivisionByZero):
             aborted.execute("SELECT 1 / 0")
