@@ -15,7 +15,7 @@ from tests.integration.conftest import PostgresServer, wait_until
 from tests.integration.pgstat_exporter_process import MONITOR, Answer, RunningExporter, running, write_config
 
 Wanted = dict[str, float | None]
-_SAMPLE = re.compile(r'(\w+)(?:\{(.*)\})?')
+_SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})?")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 

@@ -126,6 +126,7 @@ def test_checksum_failures(versions: Versions, major: int, tmp_path: Path) -> No
 
 def test_wal(quiet: PostgresServer, tmp_path: Path) -> None:
     """Bytes by the distance of positions, records, images and syncs by what was done."""
+
     def lsn() -> int:
         return position(quiet.execute("SELECT pg_current_wal_insert_lsn()::text")[0][0])
 
@@ -167,7 +168,9 @@ def test_checkpoints_and_who_writes_buffers(quiet: PostgresServer, tmp_path: Pat
     requested = "pg_stat_checkpointer_requested_total"
     with reading(quiet, tmp_path, "checkpointer") as exporter:
         quiet.execute("CHECKPOINT")
-        assert change(exporter, requested, lambda: [quiet.execute("CHECKPOINT") for _ in range(3)], lambda n: n >= 3) == 3
+        assert (
+            change(exporter, requested, lambda: [quiet.execute("CHECKPOINT") for _ in range(3)], lambda n: n >= 3) == 3
+        )
         answer = exporter.scrape()
         done = answer.value("pg_stat_checkpointer_done_total")
         assert (done is not None) == (major_of(quiet) >= 18)
@@ -279,7 +282,9 @@ def test_archiver(versions: Versions, major: int, tmp_path: Path) -> None:
             assert waited <= time.time() - oldest + 1
             wait_until(lambda: "archive command failed" in (server.directory / "log").read_text(), "it failed")
             failed = (server.directory / "log").read_text().count("archive command failed")
-            wait_until(lambda: (exporter.scrape().value("pg_stat_archiver_failed_total") or 0) >= failed, "it is counted")
+            wait_until(
+                lambda: (exporter.scrape().value("pg_stat_archiver_failed_total") or 0) >= failed, "it is counted"
+            )
             assert exporter.scrape().value("pg_stat_archiver_last_failed_timestamp_seconds") is not None
             server.execute("ALTER SYSTEM SET archive_command = 'true'")
             server.execute("SELECT pg_reload_conf(), pg_switch_wal()")

@@ -121,6 +121,21 @@ def test_a_replica_whose_replay_stands_still(primary: PostgresServer, standby: P
         assert committed <= message <= time.time()
 
 
+def test_replication_and_recovery_with_the_least_role(
+    primary: PostgresServer, standby: PostgresServer, tmp_path: Path
+) -> None:
+    """pg_read_all_stats and nothing else shows positions that the server hides from others."""
+    primary.execute("CREATE ROLE test_least LOGIN; GRANT pg_read_all_stats TO test_least")
+    try:
+        caught_up(primary, standby)
+        with reading(primary, tmp_path, "replication", user="test_least") as exporter:
+            shows(exporter, {f"pg_stat_replication_replay_lag_bytes{REPLICA}": 0})
+        with reading(standby, tmp_path, "recovery", user="test_least") as exporter:
+            shows(exporter, {"pg_stat_wal_receiver_streaming": 1, "pg_recovery_replay_lag_bytes": 0})
+    finally:
+        primary.execute("DROP ROLE test_least")
+
+
 def test_a_primary_has_no_recovery(primary: PostgresServer, tmp_path: Path) -> None:
     """Absent, not 0."""
     with reading(primary, tmp_path, "recovery", "server") as exporter:
@@ -201,7 +216,9 @@ def test_a_slot_that_nobody_reads(primary: PostgresServer, tmp_path: Path) -> No
             assert since is None or before - 1 <= since <= time.time()
             primary.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
             primary.execute("SELECT pg_reload_conf()")
-            wait_until(lambda: sample(exporter.scrape(), f"pg_replication_slot_safe_wal_bytes{slot}") is not None, "safe")
+            wait_until(
+                lambda: sample(exporter.scrape(), f"pg_replication_slot_safe_wal_bytes{slot}") is not None, "safe"
+            )
             safe = sample(exporter.scrape(), f"pg_replication_slot_safe_wal_bytes{slot}")
             # The limit counts from the slot's position, in whole segments of 16 MB.
             assert safe is not None
@@ -216,7 +233,7 @@ def test_a_slot_that_nobody_reads(primary: PostgresServer, tmp_path: Path) -> No
         finally:
             primary.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
             primary.execute("SELECT pg_reload_conf(), pg_drop_replication_slot('idle')")
-        assert "pg_replication_slot_active{slot_name=\"idle\"" not in exporter.scrape().body
+        assert 'pg_replication_slot_active{slot_name="idle"' not in exporter.scrape().body
 
 
 def test_logical_decoding_that_spills(primary: PostgresServer, tmp_path: Path) -> None:
@@ -237,7 +254,9 @@ def test_logical_decoding_that_spills(primary: PostgresServer, tmp_path: Path) -
             session.execute("SELECT count(*) FROM pg_logical_slot_get_binary_changes("
                             "'decoded', NULL, NULL, 'proto_version', '1', 'publication_names', 'all_of_it')")  # fmt: skip
             session.commit()
-            ((confirmed,),) = primary.execute("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'decoded'")
+            ((confirmed,),) = primary.execute(
+                "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'decoded'"
+            )
             ((spilled, total),) = primary.execute(
                 "SELECT spill_bytes, total_bytes FROM pg_stat_get_replication_slot('decoded')"
             )
@@ -255,6 +274,7 @@ def test_logical_decoding_that_spills(primary: PostgresServer, tmp_path: Path) -
 def test_prefetching_and_the_end_of_a_stream(primary: PostgresServer, standby: PostgresServer, tmp_path: Path) -> None:
     """Blocks that replay looked at ahead grow with WAL; a receiver without a primary streams no longer."""
     with reading(standby, tmp_path, "recovery") as exporter:
+
         def looked_at() -> float:
             names = ("blocks", "hits", "skipped")
             answer = exporter.scrape()

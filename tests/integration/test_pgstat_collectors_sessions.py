@@ -165,7 +165,11 @@ def entries(server: PostgresServer) -> int:
 
 def test_lock_table_capacity(any_postgres: PostgresServer, tmp_path: Path) -> None:
     """By the manual's formula."""
-    settings = dict(any_postgres.execute("SELECT name, setting::float8 FROM pg_settings WHERE name LIKE 'max%' AND vartype = 'integer'"))
+    settings = dict(
+        any_postgres.execute(
+            "SELECT name, setting::float8 FROM pg_settings WHERE name LIKE 'max%' AND vartype = 'integer'"
+        )
+    )
     slots = settings["max_connections"] + settings["max_prepared_transactions"]
     with reading(any_postgres, tmp_path, "locks") as exporter:
         shows(exporter, {"pg_locks_table_capacity": settings["max_locks_per_transaction"] * slots})
@@ -184,6 +188,7 @@ def horizon_is(server: PostgresServer, exporter_age: float | None, oldest: int) 
 def test_horizon_by_holder(any_postgres: PostgresServer, tmp_path: Path) -> None:
     """Transaction ids are used up while a snapshot, a writer, a prepared transaction and a slot hold the horizon."""
     with reading(any_postgres, tmp_path, "horizon") as exporter:
+
         def age(holder: str) -> float | None:
             return sample(exporter.scrape(), f'pg_xmin_horizon_age_xids{{holder="{holder}"}}')
 
