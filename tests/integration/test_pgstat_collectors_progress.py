@@ -73,10 +73,10 @@ def _back_up(server: PostgresServer, target: Path) -> None:
         server.run("pg_basebackup", *options)
 
 
-def size(server: PostgresServer, table: str) -> int:
+def size(server: PostgresServer, table: str) -> float:
     """Return the size of a table's file on disk."""
     ((name,),) = server.execute(f"SELECT pg_relation_filepath('{table}')")
-    return (server.data / name).stat().st_size
+    return float((server.data / name).stat().st_size)
 
 
 def of_relation(answer: Answer, name: str, command: str) -> dict[str, float]:
@@ -185,7 +185,7 @@ def test_a_relation_of_another_database_is_a_number(any_postgres: PostgresServer
             reading(any_postgres, tmp_path, "progress", "horizon") as exporter,
             busy(any_postgres, "VACUUM dusty", "elsewhere", *SLOW) as vacuum,
         ):
-            look = f"SELECT age(backend_xmin) FROM pg_stat_activity WHERE pid = {vacuum}"
+            look = f"SELECT age(backend_xmin) FROM pg_stat_activity WHERE pid = {vacuum}"  # noqa: S608
             wait_until(lambda: (any_postgres.execute(look)[0][0] or 0) > 0 or not used_up(any_postgres), "it has one")
             shows(exporter, {'pg_xmin_horizon_age_xids{holder="session"}': 0})
             relation = f'{{datname="elsewhere",relation="{oid}"}}'

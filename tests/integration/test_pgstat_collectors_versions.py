@@ -110,7 +110,7 @@ def series(answer: Answer) -> set[object]:
 def test_the_declared_role_is_enough_and_the_least(
     any_postgres: PostgresServer, role: str | None, tmp_path: Path
 ) -> None:
-    """With exactly this role, collectors show the series that a superuser sees; without it, they say why they do not."""
+    """With exactly this role, collectors show what a superuser sees; without it, they say why they do not."""
     columns_of(any_postgres)
     names = [name for name in FAST if content.load()[name].declaration.role == role]
     expected = {name: float(name != "io" or major_of(any_postgres) > 15) for name in names}
@@ -153,8 +153,13 @@ def test_statements_sum_over_users_levels_and_versions(any_postgres: PostgresSer
             "blocks_hit": "shared_blks_hit", "blocks_dirtied": "shared_blks_dirtied",
             "blocks_written": "shared_blks_written", "temp_blocks_read": "temp_blks_read",
         }  # fmt: skip
-        times = {"seconds": "total_exec_time", "plan_seconds": "total_plan_time", "jit_seconds": "jit_generation_time",
-                 "block_read_seconds": f"{timing}_read_time", "block_write_seconds": f"{timing}_write_time"}  # fmt: skip
+        times = {
+            "seconds": "total_exec_time",
+            "plan_seconds": "total_plan_time",
+            "jit_seconds": "jit_generation_time",
+            "block_read_seconds": f"{timing}_read_time",
+            "block_write_seconds": f"{timing}_write_time",
+        }
         rows = any_postgres.execute(
             "SELECT to_jsonb(s) FROM pg_stat_statements AS s WHERE query LIKE 'INSERT INTO bought%'"
         )
