@@ -3,7 +3,7 @@
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from pgstat_exporter import content
 from tests.integration.conftest import PostgresServer, wait_until
 from tests.integration.pgstat_exporter_process import MONITOR, Answer, RunningExporter, running, write_config
 
-Wanted = dict[str, float | None]
+Wanted = Mapping[str, float | None]
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})?")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -112,3 +112,26 @@ def position(lsn: str) -> int:
     """Return a WAL position in bytes: two hexadecimal halves of 32 bits."""
     high, low = lsn.split("/")
     return (int(high, 16) << 32) + int(low, 16)
+
+
+def write(server: PostgresServer, rows: int = 1000) -> None:
+    """Write some WAL."""
+    server.execute(f"INSERT INTO written SELECT n, repeat('x', 100) FROM generate_series(1, {rows}) AS n")  # noqa: S608
+
+
+def lsn(server: PostgresServer, function: str = "pg_current_wal_lsn") -> int:
+    """Return a position of the server's, in bytes."""
+    return position(server.execute(f"SELECT {function}()::text")[0][0])
+
+
+def tells(exporter: RunningExporter, series: str, server: PostgresServer, start: int) -> None:
+    """Check that a series is the distance from a position to the server's, which writes a little of its own accord."""
+    low = lsn(server) - start
+    shown = sample(exporter.scrape(), series)
+    assert shown is not None
+    assert low <= shown <= lsn(server) - start
+
+
+def caught_up(primary: PostgresServer, standby: PostgresServer, function: str = "pg_last_wal_replay_lsn") -> None:
+    """Wait until a replica has what the primary has."""
+    wait_until(lambda: lsn(standby, function) == lsn(primary), "the replica has all WAL")

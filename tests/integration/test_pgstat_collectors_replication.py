@@ -9,13 +9,11 @@ import psycopg
 import pytest
 
 from tests.integration.conftest import PostgresServer, wait_until
-from tests.integration.pgstat_collectors import major_of, position, reading, sample, shows
-from tests.integration.pgstat_exporter_process import RunningExporter
+from tests.integration.pgstat_collectors import caught_up, lsn, major_of, reading, sample, shows, tells, write
 from tests.integration.postgres_versions import MAJORS, Versions, replica_of
 
 REPLICA = '{application_name="walreceiver",slot_name="standby"}'
 ON_STANDBY = "hot_standby = on\nmax_standby_streaming_delay = 0\nwal_receiver_status_interval = 1s\n"
-MEGABYTE = 1024**2
 
 
 @pytest.fixture(scope="module", params=MAJORS)
@@ -31,29 +29,6 @@ def standby(primary: PostgresServer) -> Iterator[PostgresServer]:
     """Its replica."""
     with replica_of(primary, ON_STANDBY) as replica:
         yield replica
-
-
-def write(server: PostgresServer, rows: int = 1000) -> None:
-    """Write some WAL."""
-    server.execute(f"INSERT INTO written SELECT n, repeat('x', 100) FROM generate_series(1, {rows}) AS n")
-
-
-def lsn(server: PostgresServer, function: str = "pg_current_wal_lsn") -> int:
-    """Return a position of the server's, in bytes."""
-    return position(server.execute(f"SELECT {function}()::text")[0][0])
-
-
-def tells(exporter: RunningExporter, series: str, server: PostgresServer, start: int) -> None:
-    """Check that a series is the distance from a position to the server's, which writes a little of its own accord."""
-    low = lsn(server) - start
-    shown = sample(exporter.scrape(), series)
-    assert shown is not None
-    assert low <= shown <= lsn(server) - start
-
-
-def caught_up(primary: PostgresServer, standby: PostgresServer, function: str = "pg_last_wal_replay_lsn") -> None:
-    """Wait until a replica has what the primary has."""
-    wait_until(lambda: lsn(standby, function) == lsn(primary), "the replica has all WAL")
 
 
 def test_a_replica_that_follows(primary: PostgresServer, standby: PostgresServer, tmp_path: Path) -> None:
@@ -105,7 +80,9 @@ def test_a_replica_whose_replay_stands_still(primary: PostgresServer, standby: P
             assert lsn(primary) - replayed > 100_000
             tells(ahead, f"pg_stat_replication_replay_lag_bytes{REPLICA}", primary, replayed)
             tells(behind, "pg_recovery_replay_lag_bytes", primary, replayed)
-            ((committed,),) = primary.execute(f"SELECT extract(epoch FROM pg_xact_commit_timestamp('{xid}'))::float8")
+            ((committed,),) = primary.execute(
+                f"SELECT extract(epoch FROM pg_xact_commit_timestamp('{xid}'))::float8"  # noqa: S608
+            )
             answer = shows(behind, {"pg_recovery_paused": 1})
             wait_until(lambda: (behind.scrape().value("pg_recovery_upstream_lag_bytes") or 0) > 100_000, "it is told")
             last = answer.value("pg_recovery_last_replayed_timestamp_seconds")
@@ -119,6 +96,21 @@ def test_a_replica_whose_replay_stands_still(primary: PostgresServer, standby: P
         message = behind.scrape().value("pg_stat_wal_receiver_last_message_timestamp_seconds")
         assert message is not None
         assert committed <= message <= time.time()
+
+
+def test_replication_and_recovery_with_the_least_role(
+    primary: PostgresServer, standby: PostgresServer, tmp_path: Path
+) -> None:
+    """pg_read_all_stats and nothing else shows positions that the server hides from others."""
+    primary.execute("CREATE ROLE test_least LOGIN; GRANT pg_read_all_stats TO test_least")
+    try:
+        caught_up(primary, standby)
+        with reading(primary, tmp_path, "replication", user="test_least") as exporter:
+            shows(exporter, {f"pg_stat_replication_replay_lag_bytes{REPLICA}": 0})
+        with reading(standby, tmp_path, "recovery", user="test_least") as exporter:
+            shows(exporter, {"pg_stat_wal_receiver_streaming": 1, "pg_recovery_replay_lag_bytes": 0})
+    finally:
+        primary.execute("DROP ROLE test_least")
 
 
 def test_a_primary_has_no_recovery(primary: PostgresServer, tmp_path: Path) -> None:
@@ -180,80 +172,6 @@ def test_standbys_hold_the_horizon(primary: PostgresServer, standby: PostgresSer
                 standby.execute(f"ALTER SYSTEM RESET {name}")
             standby.execute("ALTER SYSTEM SET primary_slot_name = 'standby'")
             standby.execute("SELECT pg_reload_conf()")
-
-
-def test_a_slot_that_nobody_reads(primary: PostgresServer, tmp_path: Path) -> None:
-    """WAL piles up for it from the position that its creation returned, until the limit takes it away."""
-    slot = '{slot_name="idle",slot_type="physical"}'
-    before = time.time()
-    ((start,),) = primary.execute("SELECT lsn::text FROM pg_create_physical_replication_slot('idle', true)")
-    with reading(primary, tmp_path, "slots") as exporter:
-        try:
-            write(primary)
-            answer = shows(exporter, {
-                f"pg_replication_slot_active{slot}": 0, f"pg_replication_slot_invalidated{slot}": 0,
-                f"pg_replication_slot_safe_wal_bytes{slot}": None,
-                f"pg_replication_slot_unconfirmed_bytes{slot}": None,
-            })  # fmt: skip
-            tells(exporter, f"pg_replication_slot_retained_bytes{slot}", primary, position(start))
-            since = sample(answer, f"pg_replication_slot_inactive_since_timestamp_seconds{slot}")
-            assert (since is not None) == (major_of(primary) >= 17)
-            assert since is None or before - 1 <= since <= time.time()
-            primary.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'")
-            primary.execute("SELECT pg_reload_conf()")
-            wait_until(
-                lambda: sample(exporter.scrape(), f"pg_replication_slot_safe_wal_bytes{slot}") is not None, "safe"
-            )
-            safe = sample(exporter.scrape(), f"pg_replication_slot_safe_wal_bytes{slot}")
-            # The limit counts from the slot's position, in whole segments of 16 MB.
-            assert safe is not None
-            assert 0 <= safe - (32 * MEGABYTE - (lsn(primary) - position(start))) <= 32 * MEGABYTE
-            for _ in range(5):
-                primary.execute("SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()")
-            primary.execute("CHECKPOINT")
-            shows(exporter, {
-                f"pg_replication_slot_invalidated{slot}": 1, f"pg_replication_slot_retained_bytes{slot}": None,
-                f"pg_replication_slot_active{slot}": 0,
-            })  # fmt: skip
-        finally:
-            primary.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
-            primary.execute("SELECT pg_reload_conf(), pg_drop_replication_slot('idle')")
-        assert 'pg_replication_slot_active{slot_name="idle"' not in exporter.scrape().body
-
-
-def test_logical_decoding_that_spills(primary: PostgresServer, tmp_path: Path) -> None:
-    """One transaction too large for the memory, one that fits: two sent, one on disk; no slot that is temporary."""
-    slot = '{slot_name="decoded",slot_type="logical"}'
-    primary.execute("CREATE TABLE published (n int PRIMARY KEY); CREATE PUBLICATION all_of_it FOR TABLE published")
-    ((start,),) = primary.execute("SELECT lsn::text FROM pg_create_logical_replication_slot('decoded', 'pgoutput')")
-    try:
-        with reading(primary, tmp_path, "slots") as exporter, psycopg.connect(primary.dsn()) as session:
-            session.execute("SELECT pg_create_physical_replication_slot('for_a_moment', true, true)")
-            session.commit()
-            primary.execute("INSERT INTO published SELECT generate_series(1, 20000)")
-            primary.execute("INSERT INTO published VALUES (0)")
-            answer = shows(exporter, {f"pg_stat_replication_slots_transactions_total{slot}": 0})
-            tells(exporter, f"pg_replication_slot_unconfirmed_bytes{slot}", primary, position(start))
-            assert "for_a_moment" not in answer.body
-            session.execute("SET logical_decoding_work_mem = '64kB'")
-            session.execute("SELECT count(*) FROM pg_logical_slot_get_binary_changes("
-                            "'decoded', NULL, NULL, 'proto_version', '1', 'publication_names', 'all_of_it')")  # fmt: skip
-            session.commit()
-            ((confirmed,),) = primary.execute(
-                "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = 'decoded'"
-            )
-            ((spilled, total),) = primary.execute(
-                "SELECT spill_bytes, total_bytes FROM pg_stat_get_replication_slot('decoded')"
-            )
-            assert total >= spilled >= 20000 * 64
-            shows(exporter, {f"pg_{name}{slot}": value for name, value in {
-                "stat_replication_slots_transactions_total": 2, "stat_replication_slots_spill_transactions_total": 1,
-                "stat_replication_slots_spill_bytes_total": spilled, "stat_replication_slots_bytes_total": total,
-                "stat_replication_slots_stream_transactions_total": 0,
-            }.items()})  # fmt: skip
-            tells(exporter, f"pg_replication_slot_unconfirmed_bytes{slot}", primary, position(confirmed))
-    finally:
-        primary.execute("SELECT pg_drop_replication_slot('decoded')")
 
 
 def test_prefetching_and_the_end_of_a_stream(primary: PostgresServer, standby: PostgresServer, tmp_path: Path) -> None:

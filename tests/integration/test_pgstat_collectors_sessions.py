@@ -197,8 +197,8 @@ def test_horizon_by_holder(any_postgres: PostgresServer, tmp_path: Path) -> None
                 next_xid(any_postgres)
             assert horizon_is(any_postgres, age(holder), oldest)
 
-        shows(exporter, {f'pg_xmin_horizon_age_xids{{holder="{name}"}}': 0 for name in
-                         ("session", "standby", "prepared_transaction", "replication_slot", "replication_slot_catalog")})  # fmt: skip
+        holders = ("session", "standby", "prepared_transaction", "replication_slot", "replication_slot_catalog")
+        shows(exporter, {f'pg_xmin_horizon_age_xids{{holder="{name}"}}': 0 for name in holders})
         with psycopg.connect(any_postgres.dsn()) as reader:
             reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             row = reader.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").fetchone()

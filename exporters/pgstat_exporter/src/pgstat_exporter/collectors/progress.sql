@@ -26,6 +26,8 @@ commands (command, pid, datid, relid, phase, done, total, rows, lockers) AS (
     SELECT
         'copy', pid, datid, relid, lower(command), bytes_processed, nullif(bytes_total, 0), tuples_processed, NULL
     FROM pg_stat_progress_copy
+    -- The exporter's own sessions read by COPY.
+    WHERE pid NOT IN (SELECT a.pid FROM pg_stat_activity AS a WHERE application_name = current_setting('application_name'))
     UNION ALL
     SELECT 'base backup', pid, 0::oid, 0::oid, phase, backup_streamed, backup_total, NULL, NULL
     FROM pg_stat_progress_basebackup
