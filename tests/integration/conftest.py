@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.postgres_server import Installation, PostgresServer, free_port, postgres_server, wait_until
 from tests.integration.postgres_versions import MAJORS, Versions
+from tests.integration.prometheus_process import Watch, watching
 
 __all__ = ["Installation", "PostgresServer", "free_port", "postgres_server", "wait_until"]
 
@@ -50,6 +51,13 @@ def any_postgres(versions: Versions, request: pytest.FixtureRequest) -> Iterator
     """A server of each major version, configured for what collectors read; skipped where it cannot be had."""
     with versions.server(request.param) as server:
         yield server
+
+
+@pytest.fixture
+def watch(need_program: Callable[[str, str], str], tmp_path: Path) -> Watch:
+    """A function that has a Prometheus watch an exporter."""
+    program = need_program("prometheus", "prometheus")
+    return lambda port: watching(program, tmp_path / f"prometheus-{port}", port)
 
 
 @pytest.fixture
