@@ -13,6 +13,7 @@ import pytest
 from tests.integration.pgstat_subject import Subject, fresh
 from tests.integration.postgres_server import Installation, PostgresServer, free_port, postgres_server, wait_until
 from tests.integration.postgres_versions import MAJORS, Versions
+from tests.integration.prometheus_process import Watch, watching
 
 __all__ = ["Installation", "PostgresServer", "free_port", "postgres_server", "wait_until"]
 
@@ -58,6 +59,13 @@ def subject(any_postgres: PostgresServer, tmp_path: Path) -> Iterator[Subject]:
     """A fresh database on a server of each version, for collectors that are asked in each database."""
     with fresh(any_postgres, tmp_path) as one:
         yield one
+
+
+@pytest.fixture
+def watch(need_program: Callable[[str, str], str], tmp_path: Path) -> Watch:
+    """A function that has a Prometheus watch an exporter."""
+    program = need_program("prometheus", "prometheus")
+    return lambda port: watching(program, tmp_path / f"prometheus-{port}", port)
 
 
 @pytest.fixture

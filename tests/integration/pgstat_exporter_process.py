@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from pgstat_exporter import content
-from tests.integration.postgres_server import free_port, wait_until
+from tests.integration.postgres_server import Installation, PostgresServer, free_port, postgres_server, wait_until
 
 SOURCE = Path(__file__).resolve().parents[2] / "exporters" / "pgstat_exporter" / "src"
 # Of each kind one or more: some need a role, one an extension; they succeed on every version with pg_monitor.
@@ -100,10 +101,28 @@ def running(config: Path) -> Iterator[RunningExporter]:
     exporter = RunningExporter(process, port)
     try:
         wait_until(lambda: process.poll() is not None or _listens(exporter), "the exporter listens")
+        if process.poll() is not None:
+            pytest.fail(f"the exporter ended at once: {process.stderr.read() if process.stderr else ''}")
         yield exporter
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def shop_server(installation: Installation, configuration: str) -> Iterator[PostgresServer]:
+    """A server with a database `shop`, its pg_stat_statements, the exporter's role and a user `clerk`."""
+    with postgres_server(installation, configuration, "-A", "trust") as server:
+        server.execute(f"CREATE ROLE {MONITOR} LOGIN; GRANT pg_monitor TO {MONITOR}; CREATE ROLE clerk LOGIN")
+        server.execute("CREATE DATABASE shop")
+        server.execute("CREATE EXTENSION pg_stat_statements; CREATE TABLE sold AS SELECT 1 AS id", "shop")
+        yield server
+
+
+def sessions(server: PostgresServer) -> list[int]:
+    """Return the server processes of exporters."""
+    rows = server.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'pgstat_exporter'")
+    return [pid for (pid,) in rows]
 
 
 def _listens(exporter: RunningExporter) -> bool:

@@ -79,6 +79,10 @@ class PostgresServer:
         """The data directory."""
         return self.directory / "data"
 
+    def log(self) -> str:
+        """Return what the server has logged."""
+        return (self.directory / "log").read_text()
+
     def dsn(self, database: str = "postgres", user: str | None = None) -> str:
         """Return a libpq connection string."""
         return f"host=127.0.0.1 port={self.port} dbname={database} user={user or 'postgres'}"

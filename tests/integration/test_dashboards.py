@@ -1,6 +1,5 @@
 """A real Prometheus measures a real PostgreSQL and a made-up ERP: every panel has data, every alert fires."""
 
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,13 +7,13 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 import alert_rules
 import dashboards
-from tests.integration.conftest import PostgresServer, free_port, wait_until
+from tests.integration.conftest import PostgresServer, wait_until
 from tests.integration.pgstat_exporter_process import running, write_config
+from tests.integration.prometheus_process import prometheus_server, query
 
 # 5 minutes become 6 seconds, at one scrape a second.
 FACTOR = 0.02
@@ -32,9 +31,9 @@ def _erp(registry: CollectorRegistry) -> Callable[[], None]:
     seconds = Histogram("erp_http_request_duration_seconds", "-", ["endpoint"], buckets=(0.5, 1, 5), registry=registry)
 
     def work() -> None:
-        for query, took in (("artikel_suche", 0.05), ("chargen_spur", 3.0)):
-            count.labels(query).inc()
-            duration.labels(query).observe(took)
+        for name, took in (("artikel_suche", 0.05), ("chargen_spur", 3.0)):
+            count.labels(name).inc()
+            duration.labels(name).observe(took)
         queries.labels("/chargen/{id}/spur").inc(5)
         requests.labels("/chargen/{id}/spur", "GET", "200").inc()
         seconds.labels("/chargen/{id}/spur").observe(3.1)
@@ -104,44 +103,15 @@ def prometheus(
         "rule_files": sorted(rules),
         "scrape_configs": scrape,
     }
-    (directory / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    address = f"127.0.0.1:{free_port()}"
-    command = [
-        need_program("prometheus", "prometheus"),
-        f"--config.file={directory / 'prometheus.yml'}",
-        f"--storage.tsdb.path={directory / 'data'}",
-        f"--web.listen-address={address}",
-    ]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        with httpx.Client(base_url=f"http://{address}") as client:
-            wait_until(lambda: _ready(client), f"Prometheus is ready, see {directory / 'log'}")
-            yield client
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _ready(client: httpx.Client) -> bool:
-    try:
-        return client.get("/-/ready").is_success
-    except httpx.TransportError:
-        return False
-
-
-def _query(client: httpx.Client, expr: str) -> list[dict[str, Any]]:
-    answer = client.get("/api/v1/query", params={"query": expr}).json()
-    assert answer["status"] == "success", answer
-    assert not {"warnings", "infos"} & answer.keys(), "Grafana would show a triangle"
-    return list(answer["data"]["result"])
+    with prometheus_server(need_program("prometheus", "prometheus"), directory, configuration) as client:
+        yield client
 
 
 @pytest.mark.parametrize(("uid", "title", "expr"), dashboards.queries())
 def test_panel_query_returns_data(prometheus: httpx.Client, uid: str, title: str, expr: str) -> None:
     filled = _filled(expr)
-    wait_until(lambda: bool(_query(prometheus, filled)), f"{uid}, {title}: {filled} returns data")
-    assert "NaN" not in {sample["value"][1] for sample in _query(prometheus, filled)}
+    wait_until(lambda: bool(query(prometheus, filled)), f"{uid}, {title}: {filled} returns data")
+    assert "NaN" not in {sample["value"][1] for sample in query(prometheus, filled)}
 
 
 def _filled(expr: str) -> str:
@@ -150,20 +120,20 @@ def _filled(expr: str) -> str:
 
 def test_tiles_tell_the_truth(prometheus: httpx.Client, targets: dict[str, str]) -> None:
     by_title = {title: _filled(expr) for uid, title, expr in dashboards.queries() if uid == "erp-overview"}
-    (status,) = _query(prometheus, by_title["Status"])
+    (status,) = query(prometheus, by_title["Status"])
     assert status["value"][1] == "0", "mapped to: Up"
-    (down,) = _query(prometheus, by_title["Targets"])
+    (down,) = query(prometheus, by_title["Targets"])
     assert down["metric"] == {"job": "none"}
     assert down["value"][1] == "0"
-    assert len(_query(prometheus, "up")) == len(targets)
+    assert len(query(prometheus, "up")) == len(targets)
 
 
 def test_slow_queries_are_counted(prometheus: httpx.Client) -> None:
     (tile,) = [expr for _, title, expr in dashboards.queries() if title == "Slow"]
     metric = "erp:db_slow_queries:total"
     grown = f"sum(max_over_time({metric}[1h]) - min_over_time({metric}[1h]))"
-    wait_until(lambda: any(float(one["value"][1]) > 50 for one in _query(prometheus, grown)), "some were slow")
-    (expected,), (found,) = _query(prometheus, grown), _query(prometheus, _filled(tile))
+    wait_until(lambda: any(float(one["value"][1]) > 50 for one in query(prometheus, grown)), "some were slow")
+    (expected,), (found,) = query(prometheus, grown), query(prometheus, _filled(tile))
     assert float(found["value"][1]) == pytest.approx(float(expected["value"][1]), rel=0.25)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -113,11 +113,7 @@ class SlowTier:
             else:
                 for entry in self._of(name):
                     entry.update(_NO_CONNECT)
-        if any(entry.last.failed for entry in self.entries()):
-            # It may have been dropped meanwhile, which is no failure.
-            databases = self._run(NO_DATABASE) or databases
-        for key in [key for key in self._entries if key[1] not in {NO_DATABASE, *databases}]:
-            del self._entries[key]
+        self._forget({name for _, name in self._entries} - {NO_DATABASE, *databases})
 
     def _work(self) -> None:
         while not self._stop.is_set():
@@ -145,25 +141,48 @@ class SlowTier:
             return None
         dsn = make_conninfo(self.target.dsn, dbname=database) if database else self.target.dsn
         self._session = session = Session(dsn, self.target.password_file)
+        found: dict[str, bool] | None = None
+        failed: list[tuple[Entry, Outcome]] = []
         try:
             session.open(time.monotonic() + _CONNECT)
             found = None if database else self._discover(session)
-            run = Pass(session, [entry.enabled for entry in due], float("inf"), database)
-            for entry in due:
-                if not self._stop.is_set():
-                    with session.cut_after(entry.enabled.statement_timeout + _GRACE):
-                        entry.update(run.run(entry.enabled, entry.memory))
+            for entry, outcome in self._outcomes(session, due, database):
+                if outcome.failed:
+                    failed.append((entry, outcome))
+                else:
+                    entry.update(outcome)
         except (Unreachable, psycopg.Error) as error:
-            for entry in due:
-                entry.update(Outcome(0.0, failed=True, detail=one_line(error)))
-            return None
-        else:
-            return found
+            failed = [(entry, Outcome(0.0, failed=True, detail=one_line(error))) for entry in due]
         finally:
             self._session = None
             session.close()
+        if failed and database and database not in (self._run(NO_DATABASE) or {database}):
+            # It was dropped meanwhile, which is no failure.
+            self._forget({database})
+        for entry, outcome in failed:
+            entry.update(outcome)
+        return found
+
+    def _outcomes(self, session: Session, due: Sequence[Entry], database: str) -> Iterator[tuple[Entry, Outcome]]:
+        run = Pass(session, [entry.enabled for entry in due], float("inf"), database)
+        for entry in due:
+            if self._stop.is_set():
+                return
+            try:
+                if not session.alive():
+                    # It ended with the collector before, which must not harm this one.
+                    session.open(time.monotonic() + _CONNECT)
+                with session.cut_after(entry.enabled.statement_timeout + _GRACE):
+                    outcome = run.run(entry.enabled, entry.memory)
+            except Unreachable as error:
+                outcome = Outcome(0.0, failed=True, detail=one_line(error))
+            yield entry, outcome
+
+    def _forget(self, databases: Collection[str]) -> None:
+        for key in [key for key in self._entries if key[1] in databases]:
+            del self._entries[key]
 
     def _discover(self, session: Session) -> dict[str, bool]:
-        with session.transaction(Limits(_CONNECT, _CONNECT)) as connection:
+        with session.cut_after(_CONNECT + _GRACE), session.transaction(Limits(_CONNECT, _CONNECT)) as connection:
             rows = connection.execute(_DISCOVERY).fetchall()
         return {row["datname"]: row["may_connect"] for row in rows if self.target.databases.wanted(row["datname"])}
