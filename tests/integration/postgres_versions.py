@@ -15,15 +15,10 @@ import pytest
 
 from lab.base import base
 from lab.base import recipe as base_recipe
+from lab.postgresql import Installation, PostgresServer, install, postgres_server, server_directory
 from lab.system import LabError, Progress, require, run
-from lab.trees import Tree, apt, copy, kept
-from tests.integration.postgres_server import (
-    Installation,
-    PostgresServer,
-    postgres_server,
-    server_directory,
-    wait_until,
-)
+from lab.trees import Tree, copy, kept
+from tests.integration.postgres_server import wait_until
 
 MAJORS = (15, 16, 17, 18)
 # Facts for every collector; Debian's trees have neither a JIT compiler nor huge pages to differ by.
@@ -85,12 +80,8 @@ def _npm(tree: Path) -> None:
 
 
 def _install(tree: Path, package: str) -> None:
-    settings = tree / "etc/postgresql-common/createcluster.conf"
-    settings.parent.mkdir(exist_ok=True)
-    settings.write_text("create_main_cluster = false\n")
     with _beyond_us():
-        apt(tree, "update", "-o", "APT::Update::Error-Mode=any")
-    apt(tree, "-y", "--no-install-recommends", "-o", "Dpkg::Options::=--force-confold", "install", package)
+        install(tree, package)
 
 
 _MAKERS: dict[int, tuple[str, Callable[[Path], None]]] = {
