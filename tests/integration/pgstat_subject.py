@@ -42,7 +42,7 @@ class Subject:
         """Return what a superuser is told."""
         return self.server.execute(sql, self.name)
 
-    def value(self, sql: str) -> Any:  # noqa: ANN401 - whatever the server returns
+    def value(self, sql: str) -> Any:
         """Return the one value of a query."""
         ((found,),) = self.rows(sql)
         return found

@@ -122,7 +122,7 @@ def test_sequences(subject: Subject) -> None:
 
 def test_many_sequences_leave_the_table_of_locks_its_room(subject: Subject) -> None:
     """Of more sequences than an eighth of all locks, those with the fewest numbers are read, and it is said."""
-    settings = dict(subject.rows("SELECT name, setting::int FROM pg_settings"  # noqa: S608
+    settings = dict(subject.rows("SELECT name, setting::int FROM pg_settings"
         " WHERE name IN ('max_locks_per_transaction', 'max_connections')"))  # fmt: skip
     room = settings["max_locks_per_transaction"] * settings["max_connections"] // 8
     subject.do(

@@ -1,6 +1,7 @@
 """The collectors partitions and default_partitions: bounds and rows put there by hand."""
 
-from datetime import UTC, datetime
+from datetime import datetime
+from itertools import pairwise
 
 import pytest
 
@@ -11,13 +12,13 @@ def ranges(table: str, *bounds: str) -> list[str]:
     """Return statements that make a partition between each bound and the next."""
     return [
         f"CREATE TABLE {table}_{number} PARTITION OF {table} FOR VALUES FROM ({low}) TO ({high})"
-        for number, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for number, (low, high) in enumerate(pairwise(bounds))
     ]
 
 
-def epoch(*date: int) -> float:
-    """Return the Unix time of a moment in UTC."""
-    return datetime(*date, tzinfo=UTC).timestamp()
+def epoch(moment: str) -> float:
+    """Return the Unix time of a moment."""
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def test_how_far_time_ranges_reach(subject: Subject) -> None:
@@ -41,10 +42,10 @@ def test_how_far_time_ranges_reach(subject: Subject) -> None:
     answer = subject.ask("partitions")
     # Midnight in Berlin: two hours before UTC's in July, one in winter.
     assert subject.shown(answer, "pg_partitions_end_timestamp_seconds", "relname") == {
-        "taeglich": epoch(2026, 7, 3, 22),
-        "monatlich": epoch(2027, 1, 1),
+        "taeglich": epoch("2026-07-03T22:00+00:00"),
+        "monatlich": epoch("2027-01-01T00:00+00:00"),
         "offen": float("inf"),
-        "je_ort": epoch(2026, 12, 31, 23),
+        "je_ort": epoch("2026-12-31T23:00+00:00"),
     }
     widths = subject.shown(answer, "pg_partitions_last_width_seconds", "relname")
     days = {"taeglich": 1, "monatlich": 31, "je_ort": 365}

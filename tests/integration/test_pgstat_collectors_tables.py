@@ -10,7 +10,8 @@ COUNTERS = {
     "rows_hot_updated_total": "n_tup_hot_upd", "rows_deleted_total": "n_tup_del", "live_rows": "n_live_tup",
     "dead_rows": "n_dead_tup", "rows_modified_since_analyze": "n_mod_since_analyze",
     "rows_inserted_since_vacuum": "n_ins_since_vacuum", "vacuums_total": "vacuum_count",
-    "autovacuums_total": "autovacuum_count", "analyzes_total": "analyze_count", "autoanalyzes_total": "autoanalyze_count",
+    "autovacuums_total": "autovacuum_count", "analyzes_total": "analyze_count",
+    "autoanalyzes_total": "autoanalyze_count",
 }  # fmt: skip
 TIMES = {
     "last_vacuum_timestamp_seconds": "last_vacuum", "last_autovacuum_timestamp_seconds": "last_autovacuum",
@@ -181,7 +182,7 @@ def test_of_many_tables_the_first_are_shown(subject: Subject) -> None:
     for number in range(9):
         subject.do(f"CREATE TABLE klein_{number} {off} AS SELECT 1 AS n", f"ANALYZE klein_{number}")
     subject.do(
-        f"CREATE TABLE gross {off} AS SELECT n, repeat('x', 500) FROM generate_series(1, 5000) n",
+        f"CREATE TABLE gross {off} AS SELECT n, repeat('x', 500) FROM generate_series(1, 5000) n",  # noqa: S608
         "ANALYZE gross",
         "DO 'BEGIN FOR i IN 1..20000 LOOP PERFORM FROM klein_7; END LOOP; END'",
         f"CREATE TABLE tot (id int) {off}",
