@@ -21,6 +21,7 @@ from tests.integration.pgstat_exporter_process import (
     environment,
     only,
     running,
+    sessions,
     write_config,
 )
 
@@ -44,12 +45,6 @@ def exporter(monitored: str, tmp_path: Path) -> Iterator[RunningExporter]:
     with running(write_config(tmp_path, monitored, collectors=only(*COLLECTORS))) as one:
         assert one.scrape().success() == ALL
         yield one
-
-
-def sessions(postgres: PostgresServer) -> list[int]:
-    """Return the server processes of exporters."""
-    rows = postgres.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'pgstat_exporter'")
-    return [pid for (pid,) in rows]
 
 
 def test_database_goes_down_and_comes_back(exporter: RunningExporter, postgres: PostgresServer) -> None:
@@ -112,23 +107,6 @@ def test_locked_catalog(monitored: str, database: str, connected: bool, tmp_path
         assert set(answer.success()) == set(COLLECTORS)
         assert 0.0 in answer.success().values()
         assert answer.value("pg_up") == float(connected or any(answer.success().values()))
-
-
-def test_a_table_under_access_exclusive_harms_nothing(exporter: RunningExporter, database: str) -> None:
-    """Held and waited for: all deliver, sizes included, and the locks tell of it."""
-    with psycopg.connect(database) as holder, psycopg.connect(database, autocommit=True) as waiter:
-        holder.execute("CREATE TABLE held AS SELECT 1 AS n")
-        holder.commit()
-        holder.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
-        with ThreadPoolExecutor() as pool:
-            waiting = pool.submit(waiter.execute, "DROP TABLE held")
-            wait_until(lambda: exporter.scrape().value("pg_locks_waiting") == 1, "the waiter is seen")
-            answer = exporter.scrape()
-            holder.rollback()
-            waiting.result()
-    assert answer.success() == ALL
-    assert answer.seconds < 2
-    assert answer.labelled("pg_database_size_bytes", "datname")
 
 
 def calls(database: str, of: str) -> int:
