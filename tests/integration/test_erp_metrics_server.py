@@ -42,7 +42,9 @@ class Served:
         command += [f"--port={self.ports[0]}", f"--workers={workers}", "--log-level=critical"]
         self.process = subprocess.Popen(command, env=ENVIRONMENT | settings, cwd="/", start_new_session=True)
         self.url = f"http://127.0.0.1:{self.ports[0]}"
-        self.http = httpx.Client(base_url=self.url, timeout=40, trust_env=False)
+        # uvicorn closes a connection after the application has failed: a client that keeps it may meet that.
+        once = {"Connection": "close"}
+        self.http = httpx.Client(base_url=self.url, headers=once, timeout=40, trust_env=False)
 
     def ready(self) -> None:
         """Wait until every worker answers."""
