@@ -12,6 +12,7 @@ from pgstat_exporter import content
 from tests.integration.conftest import wait_until
 from tests.integration.pgstat_exporter_process import Answer
 from tests.integration.pgstat_subject import Subject
+from tests.integration.postgres_versions import replica_of
 
 DATA = {"bloat", "default_partitions", "sequences"}
 STATS = {"index_faults"}
@@ -201,3 +202,15 @@ def test_a_default_partition_is_read_while_its_parent_is_held(subject: Subject) 
         holder.execute("ROLLBACK")
     assert subject.shown(during, "pg_partitions_default_rows", "relname") == {"messung": 1, "posten": 0}
     assert subject.shown(during, "pg_partitions", "relname") == {"messung": 2, "posten": 1}
+
+
+def test_a_replica_answers_too(subject: Subject) -> None:
+    """What is in the tables is there, an unlogged sequence is left out; counters are the replica's own."""
+    subject.do(*OBJECTS, "CREATE UNLOGGED SEQUENCE fluechtig MAXVALUE 10", "SELECT setval('fluechtig', 10)")
+    with subject.role("pg_monitor", "pg_read_all_data") as user, replica_of(subject.server) as server:
+        replica = Subject(server, subject.name, subject.folder)
+        answer = told(replica, user)
+    assert replica.shown(answer, "pg_sequence_used_ratio", "relname") == {"voll": 1, "fast": 0.9}
+    assert replica.shown(answer, "pg_partitions_default_rows", "relname") == {"messung": 1, "posten": 0}
+    inserted = replica.shown(answer, "pg_stat_user_tables_rows_inserted_total", "relname")
+    assert inserted["artikel"] == 0
