@@ -1,11 +1,13 @@
 """Pools and SQLAlchemy on a real server: connections that are out, one count per query, sums over processes."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -109,6 +111,51 @@ def test_connections_of_an_asyncio_pool(rig: Rig, database: str) -> None:
             assert out(rig) == 0
 
     asyncio.run(run())
+
+
+def pool_numbers(rig: Rig, pool: str) -> tuple[float | None, ...]:
+    """A pool's connections: used, waited for, there, at most."""
+    names = ("pool_connections_used", "pool_waiting", "pool_connections", "pool_connections_max")
+    return tuple(rig.value(f"erp_db_{name}", pool=pool) for name in names)
+
+
+def test_numbers_of_psycopgs_pool(rig: Rig, database: str) -> None:
+    """As many connections as PostgreSQL sees; nothing is left of a pool that is gone."""
+    seen = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pool'"
+    pool = psycopg_pool.ConnectionPool(
+        f"{database} application_name=pool", min_size=2, max_size=3, name="erp", open=True
+    )
+    with psycopg.connect(database, autocommit=True) as watcher, ThreadPoolExecutor() as threads:
+        with pool.connection(), pool.connection(), pool.connection():
+            (size,) = watcher.execute(seen).fetchone() or (0,)
+            assert pool_numbers(rig, "erp") == (3, 0, size, 3) == (3, 0, 3, 3)
+            waiting = [threads.submit(pool.getconn) for _ in range(2)]
+            wait_until(lambda: pool_numbers(rig, "erp") == (3, 2, 3, 3), "two wait")
+            with pytest.raises(psycopg_pool.PoolTimeout):
+                pool.getconn(timeout=0.05)
+            assert pool_numbers(rig, "erp") == (3, 2, 3, 3)
+        for one in waiting:
+            pool.putconn(one.result())
+        assert pool_numbers(rig, "erp") == (0, 0, 3, 3)
+    pool.close()
+    del pool
+    gc.collect()
+    assert pool_numbers(rig, "erp") == (0, 0, 0, 0)
+
+
+def test_numbers_of_sqlalchemys_pool(rig: Rig, database: str) -> None:
+    """One more than its size is opened for the moment; one more than that waits."""
+    engine = create_engine(url(database), pool_size=1, max_overflow=1, pool_logging_name="orm")
+    with ThreadPoolExecutor() as threads:
+        with engine.connect():
+            assert pool_numbers(rig, "orm") == (1, 0, 1, 2)
+            with engine.connect():
+                waiting = threads.submit(engine.connect)
+                wait_until(lambda: pool_numbers(rig, "orm") == (2, 1, 2, 2), "one waits")
+            wait_until(lambda: pool_numbers(rig, "orm") == (2, 0, 2, 2), "it has got one")
+        waiting.result().close()
+        assert pool_numbers(rig, "orm") == (0, 0, 1, 2)
+    engine.dispose()
 
 
 def test_sqlalchemy_on_psycopg_counts_once(rig: Rig, database: str) -> None:

@@ -59,6 +59,7 @@ def test_each_way_to_run_a_statement_counts_once_with_asyncio(rig: Rig, database
 
     asyncio.run(run())
     assert rig.queries() == {"select_lager": 4, "insert_lager": 1, "copy_lager": 1}
+    assert rig.rows() == {"select_lager": 3 + 1 + 5 + 7, "insert_lager": 2, "copy_lager": 2}
 
 
 def test_executemany_stream_and_copy_count_once(rig: Rig, database: str) -> None:
@@ -71,6 +72,7 @@ def test_executemany_stream_and_copy_count_once(rig: Rig, database: str) -> None
         with cursor.copy("COPY (SELECT id FROM lager) TO STDOUT") as copy:
             assert len(list(copy.rows())) == 55
     assert rig.queries() == {"insert_lager": 1, "select_lager": 1, "copy_lager": 1, "copy": 1}
+    assert rig.rows() == {"insert_lager": 50, "select_lager": 53, "copy_lager": 2, "copy": 55}
 
 
 def test_statements_of_a_pipeline_count_once_each_with_their_errors(rig: Rig, database: str) -> None:
@@ -82,6 +84,22 @@ def test_statements_of_a_pipeline_count_once_each_with_their_errors(rig: Rig, da
         with pytest.raises(psycopg.errors.UndefinedTable), connection.pipeline():
             connection.execute("SELECT 1 FROM weg")
     assert rig.queries() == {"select_lager": 2, "insert_lager": 1, "select_weg": 1}
+    assert rig.rows() == {"select_lager": 2, "insert_lager": 2}
+    assert rig.errors() == {("select_weg", "42"): 1}
+
+
+def test_rows_that_executemany_returns(rig: Rig, database: str) -> None:
+    """All of them, in a pipeline of its own and in one of the application's; the next statement's are its own."""
+    insert = "INSERT INTO lager VALUES (%s), (%s) RETURNING id"
+    with psycopg.connect(database) as connection, connection.cursor() as cursor:
+        cursor.executemany(insert, [(10, 11), (12, 13), (14, 15)], returning=True)
+        with connection.pipeline():
+            cursor.executemany(insert, [(20, 21), (22, 23)], returning=True)
+        with erp_metrics.query("ohne"):
+            cursor.executemany("UPDATE lager SET ort = %s WHERE id >= 10", [("a",), ("b",)])
+            cursor.execute("DELETE FROM lager WHERE id >= 10")
+    assert rig.queries() == {"insert_lager": 2, "ohne": 2}
+    assert rig.rows() == {"insert_lager": 10, "ohne": 30}
 
 
 def test_what_fails_counts_with_its_duration(rig: Rig, database: str) -> None:
@@ -101,6 +119,8 @@ def test_what_fails_counts_with_its_duration(rig: Rig, database: str) -> None:
             portion.execute("/* name: portion */ SELECT 1 FROM weg")
     names = ("select_weg", "set", "lang", "insert_lager", "copy_weg", "strom", "portion")
     assert rig.queries() == dict.fromkeys(names, 1)
+    classes = {"lang": "57", "insert_lager": "23"}
+    assert rig.errors() == {(name, classes.get(name, "42")): 1 for name in names if name != "set"}
     assert 0.2 <= rig.seconds("lang") < 1
 
 

@@ -30,6 +30,19 @@ class Rig:
         assert counts == self._by("erp_db_query_duration_seconds_count", "query_name")
         return counts
 
+    def rows(self) -> dict[str, float]:
+        """Return the rows of queries by name, those at 0 left out."""
+        return self._by("erp_db_query_rows_total", "query_name")
+
+    def errors(self) -> dict[tuple[str, str], float]:
+        """Return the errors of queries by name and class, those at 0 left out."""
+        return {
+            (sample.labels["query_name"], sample.labels["sqlstate_class"]): sample.value
+            for metric in self.registry.collect()
+            for sample in metric.samples
+            if sample.name == "erp_db_query_errors_total" and sample.value
+        }
+
     def endpoints(self) -> dict[str, float]:
         """Return the counts of queries by endpoint, those at 0 left out."""
         return self._by("erp_endpoint_db_queries_total", "endpoint")

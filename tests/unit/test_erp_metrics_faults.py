@@ -158,6 +158,7 @@ def test_what_the_application_raises_is_its_own(rig: Rig) -> None:
     with create_engine("sqlite://").connect() as connection, pytest.raises(OperationalError, match="no such table"):
         connection.execute(text("SELECT * FROM weg"))
     assert rig.queries() == {"select_weg": 1}
+    assert rig.errors() == {("select_weg", "none"): 1}
 
     async def app(_scope: Any, _receive: Any, _send: Any) -> None:
         raise KeyError("mine")
@@ -181,6 +182,8 @@ def test_other_drivers_are_counted_by_sqlalchemys_events_once(rig: Rig) -> None:
             connection.execute(text("INSERT INTO lager VALUES (:id)"), [{"id": 1}, {"id": 2}, {"id": 3}])
         connection.execute(text("/* name: zaehlen */ SELECT count(*) FROM lager"))
     assert rig.queries() == {"create": 1, "einlagern": 1, "zaehlen": 1}
+    # SQLite does not say how many rows a query returns.
+    assert rig.rows() == {"einlagern": 3}
     with engine.connect() as connection:
         connection.invalidate()
         assert rig.value("erp_db_active_connections") == 0
