@@ -7,7 +7,7 @@ import pytest
 
 from pgstat_exporter import content, reference
 from pgstat_exporter.content import Query, Variant
-from pgstat_exporter.exposition import BadContent, Family, Part, label_texts, sample_lines
+from pgstat_exporter.exposition import BadContent, Family, Part, Samples, label_texts, sample_lines
 from pgstat_exporter.strict import Problem
 from pgstat_exporter.web import answer_within
 
@@ -139,9 +139,14 @@ def test_rows_that_would_spoil_the_whole_scrape_fail_their_collector(labels: lis
 
 def test_a_part_is_the_same_compressed_and_in_several_members() -> None:
     """Parts that were compressed apart are one gzip file when they follow each other."""
-    parts = [Part([Family(f"pg_{name}", "gauge", "Help.", [f"pg_{name} 1\n"])]) for name in "ab"]
-    together = gzip.decompress(b"".join(part.packed() for part in parts))
-    assert together == b"".join(part.plain for part in parts)
+    parts = [
+        Part([Family(f"pg_{name}", "gauge", "Help.", [Samples([f"pg_{name} 1\n"], pack=pack), Samples([], pack=pack)])])
+        for name, pack in (("a", False), ("b", True))
+    ]
+    wanted = "".join(f"# HELP pg_{name} Help.\n# TYPE pg_{name} gauge\npg_{name} 1\n" for name in "ab").encode()
+    assert gzip.decompress(b"".join(part.packed() for part in parts)) == wanted
+    assert b"".join(part.plain for part in parts) == wanted
+    assert Part([Family("pg_a", "gauge", "Help.", [Samples([])])]).plain == b""
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import psycopg
 
 from pgstat_exporter.config import Enabled
 from pgstat_exporter.content import Metric, Query, Variant
-from pgstat_exporter.exposition import BadContent, Row, label_text, label_texts, sample_lines
+from pgstat_exporter.exposition import BadContent, Row, Samples, label_text, label_texts, sample_lines
 from pgstat_exporter.session import Connection, Facts, Limits, Session, copy_out, facts, limit_statement, one_line
 from pgstat_exporter.texts import TextCache
 
@@ -27,10 +27,10 @@ class Skip(Exception):  # noqa: N818 - not an error: the server cannot offer thi
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a collector's run ended, and its samples as text by metric; exactly one of ok, skipped and failed."""
+    """How a collector's run ended, and its samples by metric; exactly one of ok, skipped and failed."""
 
     seconds: float
-    samples: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, Samples] = field(default_factory=dict)
     series: int = 0
     truncated: bool = False
     skipped: str | None = None
@@ -92,9 +92,9 @@ class Pass:
         """Run a collector within its limits; its faults end in the outcome."""
         started = time.monotonic()
         try:
-            lines, truncated = self._run(enabled, memory, Budget(enabled, self._deadline))
-            samples = {name: "".join(found) for name, found in lines.items()}
-            return Outcome(time.monotonic() - started, samples, sum(map(len, lines.values())), truncated)
+            samples, truncated = self._run(enabled, memory, Budget(enabled, self._deadline))
+            series = sum(one.number for one in samples.values())
+            return Outcome(time.monotonic() - started, samples, series, truncated)
         except Skip as skip:
             return Outcome(time.monotonic() - started, skipped=skip.reason, detail=str(skip))
         except psycopg.errors.ObjectNotInPrerequisiteState as error:
@@ -103,12 +103,12 @@ class Pass:
         except Exception as error:  # noqa: BLE001 - whatever befalls one collector must not harm the others
             return Outcome(time.monotonic() - started, failed=True, detail=f"{one_line(error)}{_hint(error)}")
 
-    def _run(self, enabled: Enabled, memory: Memory, budget: Budget) -> tuple[dict[str, list[str]], bool]:
+    def _run(self, enabled: Enabled, memory: Memory, budget: Budget) -> tuple[dict[str, Samples], bool]:
         known = self._needs(enabled, budget)
         declaration = enabled.collector.declaration
         extension = known.extensions.get(declaration.extension or "")
         schema = extension.schema if extension else None
-        lines: dict[str, list[str]] = {}
+        samples: dict[str, Samples] = {}
         keys: set[str] = set()
         truncated = False
         chosen = list(self._chosen(enabled, extension.columns if extension else frozenset()))
@@ -120,13 +120,14 @@ class Pass:
                 result = self._query(connection, enabled, query, variant)
                 if ranks(enabled, query):
                     memory.kept[variant.file] = result.keys(query)
-                lines.update(self._lines(enabled, query, result))
+                samples.update(self._samples(enabled, query, result))
                 truncated |= result.truncated
                 if declaration.texts and declaration.texts.key in query.labels:
                     keys.update(row[result.columns[declaration.texts.key]] or "" for row in result.rows)
         if memory.texts and declaration.texts:
-            lines[declaration.texts.name] = memory.texts.lines(self._session, schema, keys, budget.limits())
-        return lines, truncated
+            lines = memory.texts.lines(self._session, schema, keys, budget.limits())
+            samples[declaration.texts.name] = Samples(lines)
+        return samples, truncated
 
     def _chosen(self, enabled: Enabled, columns: frozenset[str]) -> Iterator[tuple[Query, Variant]]:
         for query in enabled.collector.declaration.queries:
@@ -168,16 +169,17 @@ class Pass:
             raise BadContent(f"{variant.file} returns no column {', '.join(sorted(missing))}")
         return result
 
-    def _lines(self, enabled: Enabled, query: Query, result: "_Result") -> dict[str, list[str]]:
+    def _samples(self, enabled: Enabled, query: Query, result: "_Result") -> dict[str, Samples]:
         before = label_text(("datname",), (self._database,)) if enabled.collector.per_database else ""
         texts: dict[tuple[str, ...], list[str]] = {}
-        lines = {}
+        samples = {}
         for metric in query.measured(self._session.server()):
             labels = query.labels if metric.labels is None else metric.labels
             if labels not in texts:
                 texts[labels] = label_texts(labels, [result.columns[label] for label in labels], result.rows, before)
-            lines[metric.name] = sample_lines(metric.name, texts[labels], result.values(metric))
-        return lines
+            lines = sample_lines(metric.name, texts[labels], result.values(metric))
+            samples[metric.name] = Samples(lines, pack=enabled.every is not None)
+        return samples
 
 
 def _kept(enabled: Enabled, memory: Memory, query: Query, variant: Variant) -> dict[str, str]:

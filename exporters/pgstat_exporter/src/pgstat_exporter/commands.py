@@ -8,6 +8,7 @@ import psycopg
 from pgstat_exporter.collect import Outcome, bounded
 from pgstat_exporter.config import Config, Enabled, Target
 from pgstat_exporter.content import NEVER, Collector
+from pgstat_exporter.exposition import Part
 from pgstat_exporter.scrape import Exporter, families
 from pgstat_exporter.session import Limits, Session, Unreachable, facts, one_line
 from pgstat_exporter.strict import Problem
@@ -56,7 +57,7 @@ def run(target: Target, enabled: Enabled, *, explain: bool, seconds: float) -> i
     try:
         outcomes, trouble = outcomes_of(exporter, seconds)
         good = [outcome for outcome in outcomes.values() if outcome.ok]
-        _say([f"{family.text().rstrip()}" for family in families(enabled.collector, good) if family.text()])
+        _say([text] if (text := Part(families(enabled.collector, good)).plain.decode().rstrip()) else [])
         comments = [f"# {place}: {_words(outcome)}" for place, outcome in outcomes.items()]
         _say(comments or [f"# failed: {trouble}"])
         return int(bool(trouble) or any(outcome.failed for outcome in outcomes.values()))

@@ -1,7 +1,7 @@
 """Prometheus's text format, written from rows once, and served as often as it is asked for."""
 
 import gzip
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -16,22 +16,38 @@ class BadContent(Exception):  # noqa: N818 - it is shown to people as it is
     """What is wrong with the rows of a collector's SQL."""
 
 
+class Samples:
+    """A metric's sample lines as text; with `pack` compressed at once, since they are kept for long and many."""
+
+    def __init__(self, lines: Sequence[str], *, pack: bool = False) -> None:
+        self.number = len(lines)
+        text = "".join(lines)
+        self.packed = _compressed(text) if pack and lines else b""
+        self._text = "" if self.packed else text
+
+    def text(self) -> str:
+        """Return the lines."""
+        return gzip.decompress(self.packed).decode() if self.packed else self._text
+
+
 @dataclass(frozen=True)
 class Family:
-    """One metric's name, type and help, and its sample lines as one text or several."""
+    """One metric's name, type and help, and its samples, of each database apart."""
 
     name: str
     type: str
     help: str
-    samples: Sequence[str] = ()
+    samples: Sequence[Samples] = ()
 
-    def text(self) -> str:
-        """Return the family in the text format, nothing without samples."""
-        if not any(self.samples):
-            return ""
+    def pieces(self) -> list[str | Samples]:
+        """Return the family in the text format, nothing without samples; those that are compressed stay so."""
+        found = [one for one in self.samples if one.number]
+        if not found:
+            return []
         # The text format has no type of its own for an info metric.
         kind = "gauge" if self.type == "info" else self.type
-        return f"# HELP {self.name} {_line(self.help)}\n# TYPE {self.name} {kind}\n{''.join(self.samples)}"
+        header = f"# HELP {self.name} {_line(self.help)}\n# TYPE {self.name} {kind}\n"
+        return [header, *(one if one.packed else one.text() for one in found)]
 
 
 @dataclass
@@ -49,21 +65,46 @@ class OwnFamily:
 
     def family(self) -> Family:
         """Return it as a family."""
-        return Family(self.name, "gauge", self.help, self.lines)
+        return Family(self.name, "gauge", self.help, [Samples(self.lines)])
 
 
 class Part:
-    """A piece of an answer: as text, and compressed when that is first asked for."""
+    """A piece of an answer: as text, and compressed, for which what it is made of is compressed one time only."""
 
     def __init__(self, families: Iterable[Family]) -> None:
-        self.plain = "".join(family.text() for family in families).encode()
+        self._pieces = list(_joined(piece for family in families for piece in family.pieces()))
         self._packed: bytes | None = None
 
+    @property
+    def plain(self) -> bytes:
+        """The text."""
+        return "".join(one.text() if isinstance(one, Samples) else one for one in self._pieces).encode()
+
     def packed(self) -> bytes:
-        """Return a gzip member; members that follow each other are one gzip file."""
+        """Return gzip members; members that follow each other are one gzip file."""
         if self._packed is None:
-            self._packed = gzip.compress(self.plain, _LEVEL)
+            self._packed = b"".join(
+                one.packed if isinstance(one, Samples) else _compressed(one) for one in self._pieces
+            )
         return self._packed
+
+
+def _joined(pieces: Iterable[str | Samples]) -> Iterator[str | Samples]:
+    texts: list[str] = []
+    for piece in pieces:
+        if isinstance(piece, str):
+            texts.append(piece)
+            continue
+        if texts:
+            yield "".join(texts)
+            texts = []
+        yield piece
+    if texts:
+        yield "".join(texts)
+
+
+def _compressed(text: str) -> bytes:
+    return gzip.compress(text.encode(), _LEVEL)
 
 
 def label_text(names: Sequence[str], values: Iterable[str | None]) -> str:

@@ -181,7 +181,7 @@ class Exporter:
 def families(collector: Collector, outcomes: Sequence[Outcome]) -> Iterable[Family]:
     """Yield a collector's metric families from its outcomes, one of each database."""
     for metric in collector.metrics():
-        samples = [outcome.samples.get(metric.name, "") for outcome in outcomes]
+        samples = [outcome.samples[metric.name] for outcome in outcomes if metric.name in outcome.samples]
         yield Family(metric.name, metric.type, metric.help, samples)
 
 
