@@ -1,9 +1,7 @@
 SELECT
     v.datname::text AS datname,
-    coalesce(n.nspname || '.' || r.relname, v.relid::text) AS relation,
+    CASE WHEN v.datname = current_database() THEN v.relid::regclass::text ELSE v.relid::text END AS relation,
     v.index_vacuum_count AS index_passes,
     v.num_dead_tuples::float8 / nullif(v.max_dead_tuples, 0) AS dead_items
 FROM pg_stat_progress_vacuum AS v
 JOIN pg_stat_activity AS a ON a.pid = v.pid AND a.query_start < clock_timestamp() - interval '5 seconds'
-LEFT JOIN pg_class AS r ON r.oid = v.relid AND v.datname = current_database()
-LEFT JOIN pg_namespace AS n ON n.oid = r.relnamespace
