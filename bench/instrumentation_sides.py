@@ -110,6 +110,28 @@ def _minimum_queries(_app: FastAPI) -> None:
     psycopg.AsyncCursor.execute = execute_async  # type: ignore[method-assign]
 
 
+def _clock(_app: FastAPI) -> None:
+    """Read the clock before and after, and do nothing with it: whoever measures queries in Python pays this."""
+    plain, plain_async = psycopg.Cursor.execute, psycopg.AsyncCursor.execute
+
+    def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return plain(self, query, *args, **kwargs)
+        finally:
+            time.perf_counter() - started
+
+    async def execute_async(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return await plain_async(self, query, *args, **kwargs)
+        finally:
+            time.perf_counter() - started
+
+    psycopg.Cursor.execute = execute  # type: ignore[method-assign]
+    psycopg.AsyncCursor.execute = execute_async  # type: ignore[method-assign]
+
+
 def _erp_metrics(app: FastAPI) -> None:
     importlib.import_module("erp_metrics").instrument(app)
 
@@ -151,6 +173,7 @@ REQUEST_SIDES: dict[str, Callable[[FastAPI], None]] = {
 }
 QUERY_SIDES: dict[str, Callable[[FastAPI], None]] = {
     "plain": _nothing,
+    "clock": _clock,
     "erp_metrics": _erp_metrics,
     "by hand": _minimum_queries,
     "opentelemetry": _opentelemetry_spans,
