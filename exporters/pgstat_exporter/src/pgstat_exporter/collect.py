@@ -9,7 +9,17 @@ import psycopg
 from pgstat_exporter.config import Enabled
 from pgstat_exporter.content import Metric, Query, Variant
 from pgstat_exporter.exposition import BadContent, Row, Samples, label_text, label_texts, sample_lines
-from pgstat_exporter.session import Connection, Facts, Limits, Session, copy_out, facts, limit_statement, one_line
+from pgstat_exporter.session import (
+    Connection,
+    Facts,
+    Limits,
+    LostPrepared,
+    Session,
+    copy_out,
+    facts,
+    limit_statement,
+    one_line,
+)
 from pgstat_exporter.texts import TextCache
 
 NO_DATABASE = ""
@@ -92,7 +102,7 @@ class Pass:
         """Run a collector within its limits; its faults end in the outcome."""
         started = time.monotonic()
         try:
-            samples, truncated = self._run(enabled, memory, Budget(enabled, self._deadline))
+            samples, truncated = self._run_whole(enabled, memory)
             series = sum(one.number for one in samples.values())
             return Outcome(time.monotonic() - started, samples, series, truncated)
         except Skip as skip:
@@ -102,6 +112,14 @@ class Pass:
             return Outcome(time.monotonic() - started, skipped="preload", detail=one_line(error))
         except Exception as error:  # noqa: BLE001 - whatever befalls one collector must not harm the others
             return Outcome(time.monotonic() - started, failed=True, detail=f"{one_line(error)}{_hint(error)}")
+
+    def _run_whole(self, enabled: Enabled, memory: Memory) -> tuple[dict[str, Samples], bool]:
+        budget = Budget(enabled, self._deadline)
+        try:
+            return self._run(enabled, memory, budget)
+        except LostPrepared:
+            self._session.prepare_no_more()
+            return self._run(enabled, memory, budget)
 
     def _run(self, enabled: Enabled, memory: Memory, budget: Budget) -> tuple[dict[str, Samples], bool]:
         known = self._needs(enabled, budget)
@@ -162,7 +180,10 @@ class Pass:
         return self._facts
 
     def _query(self, connection: Connection, enabled: Enabled, query: Query, variant: Variant) -> "_Result":
-        names, rows = copy_out(connection, bounded(enabled, query, enabled.collector.sql[variant.file]))
+        statement = bounded(enabled, query, enabled.collector.sql[variant.file])
+        # What comes at every scrape is planned once; what may have many rows comes by COPY.
+        prepared = enabled.every is None and enabled.top is None and self._session.prepares
+        names, rows = self._session.prepared(statement) if prepared else copy_out(connection, statement)
         result = _result(enabled, query, {name: position for position, name in enumerate(names)}, rows)
         wanted = query.wanted(query.measured(self._session.server()))
         if missing := wanted.difference(names):

@@ -1,6 +1,7 @@
 """A session with the server: reused, guarded by timeouts on the server and a deadline on this side."""
 
 import contextlib
+import hashlib
 import math
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.pq import Escaping
+from psycopg.pq.abc import PGresult
 from psycopg.rows import dict_row
 
 from pgstat_exporter.exposition import Row
@@ -27,6 +29,18 @@ _NOTHING: Mapping[str, str] = {}
 
 class Unreachable(Exception):  # noqa: N818 - it is shown to people as it is
     """Why there is no session with the server."""
+
+
+# The last one: what it was made for has changed its columns.
+_LOST = (
+    psycopg.errors.InvalidSqlStatementName,
+    psycopg.errors.DuplicatePreparedStatement,
+    psycopg.errors.FeatureNotSupported,
+)
+
+
+class LostPrepared(Exception):  # noqa: N818 - it tells to go on without
+    """What was prepared is not there, or is there already: the server process is another one."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,9 @@ class Session:
         self._dsn = dsn
         self._password_file = password_file
         self._connection: Connection | None = None
+        # Names of the statements that are prepared on the connection.
+        self._prepared: set[str] = set()
+        self._prepares = True
         self._guard = threading.Lock()
 
     def open(self, deadline: float) -> Connection:
@@ -95,6 +112,7 @@ class Session:
         connection = self._connect(deadline)
         with self._guard:
             self._connection = connection
+            self._prepared.clear()
         return connection
 
     def _connect(self, deadline: float) -> Connection:
@@ -139,6 +157,37 @@ class Session:
                 connection.execute(b"ROLLBACK")
             raise
         connection.execute(b"COMMIT")
+
+    @property
+    def prepares(self) -> bool:
+        """Whether statements are prepared, so that the server parses and plans them once and not at every scrape."""
+        return self._prepares
+
+    def prepare_no_more(self) -> None:
+        """Prepare nothing from now on: a pooler gives each transaction a server process of its own."""
+        self._prepares = False
+
+    def prepared(self, query: str) -> tuple[list[str], list[Row]]:
+        """Return a query's column names and rows, each value as PostgreSQL writes it, in the open transaction.
+
+        Raises LostPrepared when the server process is not the one that it was prepared on.
+        """
+        connection = self._connection
+        if connection is None:
+            raise Unreachable("the connection was lost")
+        # The name tells the text, so that whatever process has a statement of this name has this one.
+        name = f"pgstat_{hashlib.sha256(query.encode()).hexdigest()[:32]}"
+        try:
+            if name not in self._prepared:
+                connection.execute(f"PREPARE {name} AS\n{query}".encode())
+                self._prepared.add(name)
+            result = connection.execute(f"EXECUTE {name}".encode()).pgresult
+        except _LOST as error:
+            raise LostPrepared(one_line(error)) from None
+        if result is None:
+            raise Unreachable("the server gave no answer")
+        names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
+        return names, [_row(result, number) for number in range(result.ntuples)]
 
     def alive(self) -> bool:
         """Return whether the session can still be used."""
@@ -201,6 +250,11 @@ def copy_out(connection: Connection, query: str) -> tuple[list[str], list[Row]]:
     with connection.cursor() as cursor, cursor.copy(f"COPY (\n{query}\n) TO STDOUT WITH (HEADER)".encode()) as copy:
         names, *rows = [_split(bytes(line).decode()) for line in copy]
     return [name or "" for name in names], rows
+
+
+def _row(result: PGresult, number: int) -> Row:
+    values = (result.get_value(number, column) for column in range(result.nfields))
+    return [None if value is None else value.decode() for value in values]
 
 
 def _split(line: str) -> Row:
