@@ -12,7 +12,14 @@ import pytest
 
 from pgstat_exporter import content
 from tests.integration.conftest import PostgresServer, wait_until
-from tests.integration.pgstat_exporter_process import MONITOR, Answer, RunningExporter, running, write_config
+from tests.integration.pgstat_exporter_process import (
+    MONITOR,
+    Answer,
+    RunningExporter,
+    monitor_on,
+    running,
+    write_config,
+)
 
 Wanted = Mapping[str, float | None]
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})?")
@@ -29,8 +36,8 @@ def reading(
     server: PostgresServer, folder: Path, *collectors: str, user: str = MONITOR, database: str = "postgres"
 ) -> Iterator[RunningExporter]:
     """An exporter with these collectors only, by default as a role with pg_monitor and nothing else."""
-    if user == MONITOR and not server.execute(f"SELECT 1 FROM pg_roles WHERE rolname = '{MONITOR}'"):  # noqa: S608
-        server.execute(f"CREATE ROLE {MONITOR} LOGIN; GRANT pg_monitor TO {MONITOR}")
+    if user == MONITOR:
+        monitor_on(server)
     off = {name: {"enabled": False} for name in content.load() if name not in collectors}
     # What is refreshed in the background is refreshed soon.
     slow = {name: {"every": "1s"} for name in collectors if content.load()[name].declaration.every}

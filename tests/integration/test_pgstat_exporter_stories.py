@@ -19,6 +19,7 @@ from tests.integration.pgstat_exporter_process import (
     RunningExporter,
     command,
     environment,
+    monitor_on,
     only,
     running,
     sessions,
@@ -32,11 +33,9 @@ NONE = dict.fromkeys(COLLECTORS, 0.0)
 @pytest.fixture
 def monitored(postgres: PostgresServer, database: str) -> str:
     """A fresh database with pg_stat_statements; its connection string for a role with pg_monitor only."""
-    if not postgres.execute(f"SELECT 1 FROM pg_roles WHERE rolname = '{MONITOR}'"):  # noqa: S608
-        postgres.execute(f"CREATE ROLE {MONITOR} LOGIN; GRANT pg_monitor TO {MONITOR}")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("CREATE EXTENSION pg_stat_statements")
-    return make_conninfo(database, user=MONITOR)
+    return make_conninfo(database, user=monitor_on(postgres))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from tests.integration.pgstat_exporter_process import (
     RunningExporter,
     command,
     environment,
+    monitor_on,
     only,
     running,
     write_config,
@@ -29,9 +30,7 @@ from tests.integration.pgstat_exporter_process import (
 @pytest.fixture
 def monitor(postgres: PostgresServer) -> str:
     """The name of a role with pg_monitor and nothing else."""
-    if not postgres.execute(f"SELECT 1 FROM pg_roles WHERE rolname = '{MONITOR}'"):  # noqa: S608
-        postgres.execute(f"CREATE ROLE {MONITOR} LOGIN; GRANT pg_monitor TO {MONITOR}")
-    return MONITOR
+    return monitor_on(postgres)
 
 
 @pytest.fixture
