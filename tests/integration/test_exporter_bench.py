@@ -37,12 +37,14 @@ def test_every_side_has_the_declared_facts_and_is_measured() -> None:
     assert set(sizes) == {"20", "40"}
     for sides in sizes.values():
         assert set(sides) == {side.name for side in SIDES}
-        assert {name: one["lacks"] for name, one in sides.items()} == dict.fromkeys(sides, {})
-        assert all(one["connections"] >= 1 and one["MB"] > 5 and one["p99 ms"] >= one["p50 ms"] > 0 for one in sides.values())
+        assert {name: one["lacks"] for name, one in sides.items()} == {side: {} for side in sides}
+        assert all(
+            one["connections"] >= 1 and one["MB"] > 5 and one["p99 ms"] >= one["p50 ms"] > 0 for one in sides.values()
+        )
     # Twenty tables more are at least their declared facts more, on each side.
     more = {name: sizes["40"][name]["series"] - one["series"] for name, one in sizes["20"].items()}
     assert min(more.values()) >= 20 * per_table, more
     erp = found["figures"]["demo ERP"]
     assert erp["failed"] == []
-    assert 500 < erp["series"]
+    assert erp["series"] > 500
     assert erp["server seconds an hour"] > 0
