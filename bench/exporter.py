@@ -19,7 +19,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.json:
         print(as_json(shown, figures, targets))  # noqa: T201
     else:
-        _print(figures)
+        print("demo ERP:", ", ".join(f"{value} {name}" for name, value in figures["demo ERP"].items()))  # noqa: T201
         print(*targets, sep="\n")  # noqa: T201
     return 0 if all(target.ok for target in targets) else 1
 
@@ -100,6 +100,7 @@ def _measure(server: PostgresServer, found: Path, options: Options) -> dict[str,
         say(f"{size} tables")
         names = _tables(server, size)
         sizes[str(size)] = exporter_turns.measure(ground, names, options.scrapes, options.rounds)
+        say("\n".join(_lines(size, sizes[str(size)])))
     return {
         "interval of scrapes": SCRAPE_SECONDS,
         "interval of slow readings": SLOW_SECONDS,
@@ -152,14 +153,12 @@ def _targets(figures: dict[str, Any]) -> list[Target]:
     ]
 
 
-def _print(figures: dict[str, Any]) -> None:
+def _lines(size: int, sides: dict[str, dict[str, Any]]) -> Iterator[str]:
     columns = ("p50 ms", "p99 ms", "server s/h", "freshness s", "connections", "MB", "series", "scrapes", "lacks")
-    for size, sides in figures["tables"].items():
-        print(f"{size + ' tables':18}" + "".join(f"{column:>12}" for column in columns))  # noqa: T201
-        for name, one in sides.items():
-            cells = (len(one[column]) if column == "lacks" else one[column] for column in columns)
-            print(f"{name:18}" + "".join(f"{cell:>12}" for cell in cells))  # noqa: T201
-    print("demo ERP:", ", ".join(f"{value} {name}" for name, value in figures["demo ERP"].items()))  # noqa: T201
+    yield f"{size} tables".ljust(18) + "".join(f"{column:>12}" for column in columns)
+    for name, one in sides.items():
+        cells = (len(one[column]) if column == "lacks" else one[column] for column in columns)
+        yield f"{name:18}" + "".join(f"{cell:>12}" for cell in cells)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _KEYS = {"table": "relname", "index": "indexrelname", "database": "datname"}
 # The table whose changes are watched.
 MARK = "marke"
+_MARKED = f'relname="{MARK}"'
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LOOK_SECONDS = 0.01
 
@@ -48,9 +49,13 @@ class Answer:
         """Return how many rows the watched table has got, as this answer knows; -1 when it knows nothing."""
         tables = next(one for one in groups() if one.name == "tables")
         metric, column = side.series(tables, "n_tup_ins")
-        col = f'(?=[^}}]*col="{column}")' if column else ""
-        found = re.search(rf'^{metric}{{(?=[^}}]*relname="{MARK}"){col}[^}}]*}} (\S+)$', self.text, re.MULTILINE)
-        return float(found[1]) if found else -1
+        at = self.text.find(_MARKED)
+        while at >= 0:
+            line = self.text[self.text.rfind("\n", 0, at) + 1 : self.text.find("\n", at)]
+            if line.startswith(f"{metric}{{") and (not column or f'col="{column}"' in line):
+                return float(line.rpartition(" ")[2])
+            at = self.text.find(_MARKED, at + 1)
+        return -1.0
 
     def lacks(self, side: Side, expected: dict[str, Collection[str]]) -> dict[str, int]:
         """Return by fact for how many tables, indices or databases it is not there; `expected` names those."""
