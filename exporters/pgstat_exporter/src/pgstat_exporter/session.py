@@ -103,9 +103,10 @@ class Session:
         """Return a connection that answered just now, or raise Unreachable; `deadline` is on the monotonic clock."""
         if self._connection is not None:
             try:
-                self._connection.execute(b"SELECT 1")
-            except psycopg.OperationalError:
-                # The server restarted or a firewall dropped the idle session: connect anew in the same scrape.
+                # Not SELECT: a standby refuses it where the default isolation level is SERIALIZABLE.
+                self._connection.execute(b"SHOW transaction_isolation")
+            except psycopg.Error:
+                # The server restarted, a firewall dropped the idle session: connect anew in the same scrape.
                 self.close()
             else:
                 return self._connection
@@ -148,8 +149,8 @@ class Session:
         connection = self._connection
         if connection is None:
             raise Unreachable("the connection was lost")
-        connection.execute(_begin(connection, limits, schema, further))
         try:
+            connection.execute(_begin(connection, limits, schema, further))
             yield connection
         except BaseException:
             # A broken session must not hide what broke it.
@@ -282,8 +283,11 @@ def _begin(connection: Connection, limits: Limits, schema: str | None, further: 
         "max_parallel_workers_per_gather": "0",
         **further,
     }
-    return b"BEGIN READ ONLY; " + _set(connection, settings)
+    # A standby refuses the isolation level SERIALIZABLE, which may be the default.
+    return b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; " + _set(connection, settings)
 
+        # The collectors' SQL is written for it.
+        "standard_conforming_strings": "on",
 
 def _set(connection: Connection, settings: Mapping[str, str]) -> bytes:
     # SELECT set_config() and not SET LOCAL: pg_stat_statements would keep each SET with its varying figure apart.
