@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from tests.integration.conftest import Installation, PostgresServer
+from tests.integration.conftest import Installation, PostgresServer, wait_until
 from tests.integration.pgstat_exporter_process import (
     COLLECTORS,
     MONITOR,
@@ -79,3 +80,51 @@ def test_a_transaction_that_cannot_begin_harms_no_later_scrape(server: PostgresS
         finally:
             server.execute("GRANT EXECUTE ON FUNCTION set_config(text, text, bool) TO PUBLIC", "shop")
         assert failed(exporter.scrape()) == set()
+
+
+def test_a_database_whose_name_is_no_utf8(server: PostgresServer, tmp_path: Path) -> None:
+    """It cannot be connected to by such a name, which is said; the rest and the process go on."""
+    server.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    settings = only("database", "table_xid_age")
+    with psycopg.connect(server.dsn("latin"), autocommit=True) as latin:
+        latin.execute("CREATE DATABASE \"b\u00fccher\" ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+        try:
+            with running(write_config(tmp_path, server.dsn("shop", MONITOR), collectors=settings)) as exporter:
+                answer = exporter.scrape()
+                assert answer.value("pg_scrape_collector_success", collector="table_xid_age", datname="shop") == 1
+                assert answer.value("pg_scrape_collector_success", collector="database") == 1
+                assert (
+                    answer.value("pg_scrape_collector_success", collector="table_xid_age", datname="b\ufffdcher") == 0
+                )
+                assert exporter.scrape().value("pg_up") == 1
+                status, _ = exporter.stop()
+                assert status == 0
+        finally:
+            latin.execute('DROP DATABASE "b\u00fccher"')
+    server.execute("DROP DATABASE latin")
+
+
+def test_what_an_interrupted_drop_left_is_left_alone(server: PostgresServer, tmp_path: Path) -> None:
+    """Nobody can connect to such a database, so nothing fails in it."""
+    server.execute("CREATE DATABASE broken")
+    server.execute("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'broken'")
+    try:
+        with running(write_config(tmp_path, server.dsn("shop", MONITOR), collectors=only("table_xid_age"))) as exporter:
+            answer = exporter.scrape()
+            assert (failed(answer), 'datname="broken"' in answer.body) == (set(), False)
+    finally:
+        server.execute("DROP DATABASE broken")
+
+
+def test_a_password_file_that_is_no_text(server: PostgresServer, tmp_path: Path) -> None:
+    """It is a fault like a wrong password, which ends with the next one, and no part of it is logged."""
+    password = tmp_path / "password"
+    password.write_bytes("geh\u00f6rig".encode("latin-1"))
+    settings = only("server", "table_xid_age")
+    config = write_config(tmp_path, server.dsn("shop", MONITOR), password_file=str(password), collectors=settings)
+    with running(config) as exporter:
+        assert exporter.scrape(header=2).value("pg_up") == 0
+        password.write_text("right")
+        wait_until(lambda: exporter.scrape().value("pg_up") == 1, "the new password is taken")
+        status, log = exporter.stop()
+    assert (status, "is not encoded in UTF-8" in log, "Traceback" in log, "0xf6" in log) == (0, True, False, False)

@@ -123,7 +123,7 @@ class Session:
         parameters: dict[str, Any] = {}
         try:
             if self._password_file:
-                parameters["password"] = Path(self._password_file).read_text().rstrip("\n")
+                parameters["password"] = _password(Path(self._password_file))
             return psycopg.connect(
                 self._dsn,
                 **parameters,
@@ -249,13 +249,18 @@ def copy_out(connection: Connection, query: str) -> tuple[list[str], list[Row]]:
     Ten times faster than fetching: psycopg without its C part spends microseconds on each value of a row.
     """
     with connection.cursor() as cursor, cursor.copy(f"COPY (\n{query}\n) TO STDOUT WITH (HEADER)".encode()) as copy:
-        names, *rows = [_split(bytes(line).decode()) for line in copy]
+        names, *rows = [_split(_decoded(bytes(line))) for line in copy]
     return [name or "" for name in names], rows
 
 
 def _row(result: PGresult, number: int) -> Row:
     values = (result.get_value(number, column) for column in range(result.nfields))
-    return [None if value is None else value.decode() for value in values]
+    return [None if value is None else _decoded(value) for value in values]
+
+
+def _decoded(value: bytes) -> str:
+    # A database that is not in UTF-8 can give names to what all databases see (databases, roles), as its bytes are.
+    return value.decode(errors="replace")
 
 
 def _split(line: str) -> Row:
@@ -280,14 +285,14 @@ def _begin(connection: Connection, limits: Limits, schema: str | None, further: 
         "lock_timeout": _milliseconds(limits.lock),
         "search_path": f"pg_catalog, {_identifier(schema)}" if schema else "pg_catalog",
         "jit": "off",
+        # The collectors' SQL is written for it.
+        "standard_conforming_strings": "on",
         "max_parallel_workers_per_gather": "0",
         **further,
     }
     # A standby refuses the isolation level SERIALIZABLE, which may be the default.
     return b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; " + _set(connection, settings)
 
-        # The collectors' SQL is written for it.
-        "standard_conforming_strings": "on",
 
 def _set(connection: Connection, settings: Mapping[str, str]) -> bytes:
     # SELECT set_config() and not SET LOCAL: pg_stat_statements would keep each SET with its varying figure apart.
@@ -295,6 +300,14 @@ def _set(connection: Connection, settings: Mapping[str, str]) -> bytes:
     quote = Escaping(connection.pgconn).escape_literal
     calls = [b"pg_catalog.set_config('%b', %b, true)" % (n.encode(), quote(v.encode())) for n, v in settings.items()]
     return b"SELECT " + b", ".join(calls)
+
+
+def _password(path: Path) -> str:
+    try:
+        return path.read_text().rstrip("\n")
+    except UnicodeDecodeError:
+        # What Python says of it would repeat a part of the password.
+        raise Unreachable(f"{path}: is not encoded in UTF-8") from None
 
 
 def _milliseconds(seconds: float) -> str:
