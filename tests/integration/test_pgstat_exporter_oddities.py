@@ -1,6 +1,8 @@
 """pgstat_exporter where settings of the role, names and files are not what one expects; on servers of its own."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -80,6 +82,29 @@ def test_a_transaction_that_cannot_begin_harms_no_later_scrape(server: PostgresS
         finally:
             server.execute("GRANT EXECUTE ON FUNCTION set_config(text, text, bool) TO PUBLIC", "shop")
         assert failed(exporter.scrape()) == set()
+
+
+SLOW = """
+help: What takes half a second.
+queries:
+  - source: pg_sleep()
+    sql: [{file: slow.sql}]
+    metrics:
+      - {name: slow_answer, type: gauge, column: answer, help: Always 1.}
+"""
+
+
+def test_a_scraper_in_a_hurry_spoils_no_other_scrape(server: PostgresServer, tmp_path: Path) -> None:
+    """A run that is cut because the one who began it has no more time is not the answer of who joined it."""
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    (tmp_path / "slow.sql").write_text("SELECT 1 AS answer\nFROM pg_sleep(0.5)\n")
+    config = write_config(tmp_path, server.dsn("shop", MONITOR), collector_folders=[str(tmp_path)])
+    with running(config) as exporter, ThreadPoolExecutor(1) as pool:
+        assert exporter.scrape().value("slow_answer") == 1
+        hurried = pool.submit(exporter.scrape, header=0.4)
+        time.sleep(0.1)
+        assert exporter.scrape().value("slow_answer") == 1
+        assert hurried.result().value("slow_answer") is None
 
 
 def test_a_database_whose_name_is_no_utf8(server: PostgresServer, tmp_path: Path) -> None:
