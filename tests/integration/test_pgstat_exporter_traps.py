@@ -84,3 +84,15 @@ def test_operators_beside_pg_stat_statements(server: PostgresServer, tmp_path: P
     server.execute("GRANT CREATE ON SCHEMA public TO clerk", "shop")
     assert answer.success()["statements"] == 1
     assert f"trapped {MONITOR}" not in server.log()
+
+
+def test_an_extension_in_a_schema_that_the_role_may_not_use(server: PostgresServer, tmp_path: Path) -> None:
+    """It is skipped for want of that right, and comes with it."""
+    server.execute("CREATE SCHEMA extensions; ALTER EXTENSION pg_stat_statements SET SCHEMA extensions", "shop")
+    try:
+        answer = scraped(server, tmp_path, "statements")
+        assert answer.value("pg_scrape_collector_skipped", collector="statements", reason="privilege") == 1
+        server.execute(f"GRANT USAGE ON SCHEMA extensions TO {MONITOR}", "shop")
+        assert scraped(server, tmp_path, "statements").success()["statements"] == 1
+    finally:
+        server.execute("ALTER EXTENSION pg_stat_statements SET SCHEMA public; DROP SCHEMA extensions", "shop")

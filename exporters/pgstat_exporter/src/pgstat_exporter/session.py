@@ -53,9 +53,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Extension:
-    """Where an extension is, and its columns (`view.column`)."""
+    """Where an extension is, whether we may use it there, and its columns (`view.column`)."""
 
     schema: str
+    usable: bool
     columns: frozenset[str]
 
 
@@ -72,6 +73,7 @@ _EXTENSIONS = """
 SELECT
     e.extname AS name,
     n.nspname AS schema,
+    has_schema_privilege(n.oid, 'USAGE') AS usable,
     ARRAY(
         SELECT c.relname || '.' || a.attname
         FROM pg_depend AS d
@@ -239,7 +241,7 @@ def facts(connection: Connection, roles: Collection[str], extensions: Collection
     there = connection.execute(sql.SQL(_EXTENSIONS).format(list(extensions))).fetchall() if extensions else []
     return Facts(
         frozenset(row["rolname"] for row in has),
-        {row["name"]: Extension(row["schema"], frozenset(row["columns"])) for row in there},
+        {row["name"]: Extension(row["schema"], row["usable"], frozenset(row["columns"])) for row in there},
     )
 
 
