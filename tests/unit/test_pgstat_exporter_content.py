@@ -121,6 +121,17 @@ def test_a_wrong_declaration_is_refused_with_its_place(tmp_path: Path, declarati
     assert message.startswith("mine.")
 
 
+def test_files_that_cannot_be_read_are_refused_with_their_place(tmp_path: Path) -> None:
+    """A declaration or SQL that is no UTF-8, and a link that leads nowhere."""
+    (tmp_path / "odd.yaml").write_bytes(b"help: \xff\n")
+    with pytest.raises(Problem, match=r"odd\.yaml: cannot be read: 'utf-8' codec"):
+        content.load(tmp_path)
+    (tmp_path / "odd.yaml").unlink()
+    (tmp_path / "odd.yaml").symlink_to("nowhere")
+    with pytest.raises(Problem, match=r"odd\.yaml: cannot be read"):
+        content.load(tmp_path)
+
+
 def test_null_is_absent_and_digits_stay() -> None:
     """Values pass as PostgreSQL writes them, NULL is no sample, an odd label is escaped."""
     labels = label_texts(["who"], [0], [["a"], [None], ['"b\\\n']], 'datname="erp"')

@@ -9,6 +9,7 @@ import psycopg
 from pgstat_exporter.config import Enabled
 from pgstat_exporter.content import Metric, Query, Variant
 from pgstat_exporter.exposition import BadContent, Row, Samples, label_text, label_texts, sample_lines
+from pgstat_exporter.grants import quoted
 from pgstat_exporter.session import (
     Connection,
     Facts,
@@ -161,6 +162,11 @@ class Pass:
         known = self._learned(budget)
         if (name := declaration.extension) and name not in known.extensions:
             raise Skip("extension", f"{name} is not installed in this database: run CREATE EXTENSION {name}")
+        if name and not known.extensions[name].usable:
+            schema = quoted(known.extensions[name].schema)
+            raise Skip(
+                "privilege", f"the role may not use the schema of {name}: run GRANT USAGE ON SCHEMA {schema} TO it"
+            )
         if declaration.role and declaration.role not in known.roles:
             raise Skip("privilege", f"the role is no member of {declaration.role}: run GRANT {declaration.role} TO it")
         return known

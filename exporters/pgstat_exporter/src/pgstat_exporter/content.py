@@ -190,7 +190,7 @@ def _of_folder(folder: Traversable) -> list[Collector]:
 
 
 def _load(folder: Traversable, name: str) -> Collector:
-    declaration = read(Declaration, (folder / name).read_text(), name)
+    declaration = read(Declaration, _text(folder / name), name)
     wanted = [(variant.file, query.columns(variant)) for query in declaration.queries for variant in query.sql]
     if declaration.texts:
         wanted.append((declaration.texts.file, {declaration.texts.key, declaration.texts.label}))
@@ -198,10 +198,17 @@ def _load(folder: Traversable, name: str) -> Collector:
     for file, columns in wanted:
         if not (folder / file).is_file():
             raise Problem(f"{name}: {file}: no such file beside the declaration")
-        sql[file] = (folder / file).read_text().rstrip().rstrip(";")
+        sql[file] = _text(folder / file).rstrip().rstrip(";")
         if missing := columns.difference(output_columns(sql[file])):
             raise Problem(f"{file}: no output column is named AS {' or AS '.join(sorted(missing))}; {name} wants it")
     return Collector(name.removesuffix(".yaml"), declaration, sql)
+
+
+def _text(file: Traversable) -> str:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Problem(f"{file}: cannot be read: {error}") from None
 
 
 def output_columns(sql: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Log lines as key=value on standard error."""
 
+import contextlib
 import sys
 import threading
 from datetime import UTC, datetime
@@ -16,11 +17,14 @@ def write(level: str, message: str, **values: object) -> None:
         **values,
     }
     line = " ".join(f"{key}={_quote(str(value))}" for key, value in pairs.items())
-    with _one_at_a_time:
+    # On a full disk, or when the reader is gone, the measuring goes on.
+    with _one_at_a_time, contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the log
 
 
 def _quote(value: str) -> str:
-    if value and not any(character in ' "=\n' for character in value):
+    if value and value.isprintable() and not any(character in ' "=' for character in value):
         return value
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'
+    text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    # Names can hold what a terminal obeys.
+    return '"' + "".join(one if one.isprintable() else repr(one)[1:-1] for one in text) + '"'

@@ -36,6 +36,8 @@ class Run:
 
     deadline: float
     answered: bool = False
+    # Whether it ended for want of time.
+    cut: bool = False
     trouble: str = ""
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     done: threading.Event = field(default_factory=threading.Event)
@@ -70,8 +72,9 @@ class Exporter:
             run = self._join_or_start(due, seconds)
             late = run.deadline <= time.monotonic()
             run.done.wait(max(0.0, due - time.monotonic()))
-            # A run that was over time when it was joined can only report a failure that is not this scrape's.
-            if not late or time.monotonic() >= due:
+            left = due - time.monotonic()
+            # A run that ended for want of another scrape's time reports failures that are not this scrape's.
+            if left <= 0 or not (late or (run.cut and left > seconds / 2)):
                 return run
 
     def described(self) -> str:
@@ -113,8 +116,12 @@ class Exporter:
             with self._session.cut_after(run.deadline - time.monotonic()):
                 self._pass(run, deadline)
         finally:
-            self._report(run)
-            run.done.set()
+            run.cut = time.monotonic() >= deadline
+            # Whatever befalls the log, those who wait get their answer, and the next run begins.
+            try:
+                self._report(run)
+            finally:
+                run.done.set()
 
     def _pass(self, current: Run, deadline: float) -> None:
         try:

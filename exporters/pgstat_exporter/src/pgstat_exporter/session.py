@@ -53,9 +53,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Extension:
-    """Where an extension is, and its columns (`view.column`)."""
+    """Where an extension is, whether we may use it there, and its columns (`view.column`)."""
 
     schema: str
+    usable: bool
     columns: frozenset[str]
 
 
@@ -72,6 +73,7 @@ _EXTENSIONS = """
 SELECT
     e.extname AS name,
     n.nspname AS schema,
+    has_schema_privilege(n.oid, 'USAGE') AS usable,
     ARRAY(
         SELECT c.relname || '.' || a.attname
         FROM pg_depend AS d
@@ -103,9 +105,10 @@ class Session:
         """Return a connection that answered just now, or raise Unreachable; `deadline` is on the monotonic clock."""
         if self._connection is not None:
             try:
-                self._connection.execute(b"SELECT 1")
-            except psycopg.OperationalError:
-                # The server restarted or a firewall dropped the idle session: connect anew in the same scrape.
+                # Not SELECT: a standby refuses it where the default isolation level is SERIALIZABLE.
+                self._connection.execute(b"SHOW transaction_isolation")
+            except psycopg.Error:
+                # The server restarted, a firewall dropped the idle session: connect anew in the same scrape.
                 self.close()
             else:
                 return self._connection
@@ -122,7 +125,7 @@ class Session:
         parameters: dict[str, Any] = {}
         try:
             if self._password_file:
-                parameters["password"] = Path(self._password_file).read_text().rstrip("\n")
+                parameters["password"] = _password(Path(self._password_file))
             return psycopg.connect(
                 self._dsn,
                 **parameters,
@@ -148,8 +151,8 @@ class Session:
         connection = self._connection
         if connection is None:
             raise Unreachable("the connection was lost")
-        connection.execute(_begin(connection, limits, schema, further))
         try:
+            connection.execute(_begin(connection, limits, schema, further))
             yield connection
         except BaseException:
             # A broken session must not hide what broke it.
@@ -238,7 +241,7 @@ def facts(connection: Connection, roles: Collection[str], extensions: Collection
     there = connection.execute(sql.SQL(_EXTENSIONS).format(list(extensions))).fetchall() if extensions else []
     return Facts(
         frozenset(row["rolname"] for row in has),
-        {row["name"]: Extension(row["schema"], frozenset(row["columns"])) for row in there},
+        {row["name"]: Extension(row["schema"], row["usable"], frozenset(row["columns"])) for row in there},
     )
 
 
@@ -248,13 +251,18 @@ def copy_out(connection: Connection, query: str) -> tuple[list[str], list[Row]]:
     Ten times faster than fetching: psycopg without its C part spends microseconds on each value of a row.
     """
     with connection.cursor() as cursor, cursor.copy(f"COPY (\n{query}\n) TO STDOUT WITH (HEADER)".encode()) as copy:
-        names, *rows = [_split(bytes(line).decode()) for line in copy]
+        names, *rows = [_split(_decoded(bytes(line))) for line in copy]
     return [name or "" for name in names], rows
 
 
 def _row(result: PGresult, number: int) -> Row:
     values = (result.get_value(number, column) for column in range(result.nfields))
-    return [None if value is None else value.decode() for value in values]
+    return [None if value is None else _decoded(value) for value in values]
+
+
+def _decoded(value: bytes) -> str:
+    # A database that is not in UTF-8 can give names to what all databases see (databases, roles), as its bytes are.
+    return value.decode(errors="replace")
 
 
 def _split(line: str) -> Row:
@@ -279,10 +287,13 @@ def _begin(connection: Connection, limits: Limits, schema: str | None, further: 
         "lock_timeout": _milliseconds(limits.lock),
         "search_path": f"pg_catalog, {_identifier(schema)}" if schema else "pg_catalog",
         "jit": "off",
+        # The collectors' SQL is written for it.
+        "standard_conforming_strings": "on",
         "max_parallel_workers_per_gather": "0",
         **further,
     }
-    return b"BEGIN READ ONLY; " + _set(connection, settings)
+    # A standby refuses the isolation level SERIALIZABLE, which may be the default.
+    return b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; " + _set(connection, settings)
 
 
 def _set(connection: Connection, settings: Mapping[str, str]) -> bytes:
@@ -291,6 +302,14 @@ def _set(connection: Connection, settings: Mapping[str, str]) -> bytes:
     quote = Escaping(connection.pgconn).escape_literal
     calls = [b"pg_catalog.set_config('%b', %b, true)" % (n.encode(), quote(v.encode())) for n, v in settings.items()]
     return b"SELECT " + b", ".join(calls)
+
+
+def _password(path: Path) -> str:
+    try:
+        return path.read_text().rstrip("\n")
+    except UnicodeDecodeError:
+        # What Python says of it would repeat a part of the password.
+        raise Unreachable(f"{path}: is not encoded in UTF-8") from None
 
 
 def _milliseconds(seconds: float) -> str:

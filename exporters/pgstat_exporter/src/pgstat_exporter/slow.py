@@ -5,22 +5,22 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import psycopg
 from psycopg.conninfo import make_conninfo
 
 from pgstat_exporter.collect import NO_DATABASE, Memory, Outcome, Pass
 from pgstat_exporter.config import Enabled, Target
-from pgstat_exporter.session import Limits, Session, Unreachable, one_line
+from pgstat_exporter.session import Limits, Session, Unreachable, copy_out, one_line
 
 # A collector that failed is tried again after so many seconds, or after its own interval when that is shorter.
 _RETRY = 30.0
 _CONNECT = 10.0
 # What the server's own timeout may be late before the connection is cut.
 _GRACE = 5.0
-_DISCOVERY = b"""
+_DISCOVERY = """
 SELECT datname::text AS datname, has_database_privilege(oid, 'CONNECT') AS may_connect
 FROM pg_database
-WHERE datallowconn AND NOT datistemplate
+-- -2 marks what an interrupted DROP DATABASE left behind; nobody can connect to it.
+WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2
 """
 PENDING = Outcome(0.0, skipped="pending")
 _NO_CONNECT = Outcome(0.0, skipped="privilege", detail="the role may not CONNECT to the database")
@@ -151,7 +151,7 @@ class SlowTier:
                     failed.append((entry, outcome))
                 else:
                     entry.update(outcome)
-        except (Unreachable, psycopg.Error) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread and with it the service
             failed = [(entry, Outcome(0.0, failed=True, detail=one_line(error))) for entry in due]
         finally:
             self._session = None
@@ -184,5 +184,5 @@ class SlowTier:
 
     def _discover(self, session: Session) -> dict[str, bool]:
         with session.cut_after(_CONNECT + _GRACE), session.transaction(Limits(_CONNECT, _CONNECT)) as connection:
-            rows = connection.execute(_DISCOVERY).fetchall()
-        return {row["datname"]: row["may_connect"] for row in rows if self.target.databases.wanted(row["datname"])}
+            _, rows = copy_out(connection, _DISCOVERY)
+        return {name: may == "t" for name, may in rows if name and self.target.databases.wanted(name)}

@@ -57,7 +57,8 @@ def read(model: type[Model], text: str, where: str) -> Model:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise Problem(f"{where}{line}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        # PyYAML lets through what Python says to a 13th month, to a mapping as a key, and to endless nesting.
         raise Problem(f"{where}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise Problem(f"{where}: must be a mapping of settings; {_names(model.model_fields)}")

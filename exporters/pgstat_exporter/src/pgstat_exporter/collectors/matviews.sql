@@ -1,11 +1,18 @@
 -- PostgreSQL keeps no time of a refresh. `messwarte migrate refresh` notes each in messwarte.mv_refresh_log, which is
--- read where it is there, may be read, and is not held by an ALTER TABLE or the like.
+-- read where it is there, may be read, and is not held by an ALTER TABLE or the like. Nor must it be a trap: policies and
+-- casts of whoever made a table of this name would be run with the rights of the monitoring role.
 WITH log AS MATERIALIZED (
     SELECT c.oid
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = 'messwarte' AND c.relname = 'mv_refresh_log' AND c.relkind = 'r'
         AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+        AND set_config('row_security', 'off', true) = 'off' AND NOT row_security_active(c.oid)
+        AND NOT EXISTS (
+            SELECT FROM pg_attribute AS a
+            JOIN pg_type AS y ON y.oid = a.atttypid
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND y.typnamespace <> 'pg_catalog'::regnamespace
+        )
         AND NOT EXISTS (
             SELECT FROM pg_locks AS l
             WHERE l.relation = c.oid AND l.mode = 'AccessExclusiveLock'
@@ -18,7 +25,7 @@ answer AS MATERIALIZED (
         'SELECT encode(convert_to(json_agg(r)::text, ''UTF8''), ''hex'') AS n
         FROM (
             SELECT view, rank() OVER newest, error IS NULL AS good, extract(epoch FROM started_at) AS started, seconds, rows
-            FROM messwarte.mv_refresh_log
+            FROM ONLY messwarte.mv_refresh_log
             WINDOW newest AS (PARTITION BY view, error IS NULL ORDER BY started_at DESC, id DESC)
         ) AS r
         WHERE rank = 1', false, false, ''
