@@ -9,7 +9,6 @@ import sqlalchemy.exc
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
-from fastapi.routing import APIRoute
 
 import erp_metrics
 from erp import __version__
@@ -47,10 +46,11 @@ def create_app(config: Config) -> FastAPI:
 
 async def _index(request: Request) -> str:
     """List what can be asked; /docs, which tries it out, loads its scripts from the internet."""
-    routes = [route for route in request.app.routes if isinstance(route, APIRoute) and route.include_in_schema]
+    paths = request.app.openapi()["paths"]
     rows = "".join(
-        f"<tr><td>{' '.join(sorted(route.methods or ()))}<td><code>{route.path}</code><td>{route.description}"
-        for route in routes
+        f"<tr><td>{method.upper()}<td><code>{path}</code><td>{operation.get('description', '')}"
+        for path, operations in paths.items()
+        for method, operation in operations.items()
     )
     links = " · ".join(f'<a href="{path}">{path}</a>' for path in ("/kategorien", "/lager", "/docs", "/openapi.json"))
     return f"<!DOCTYPE html><html lang=en><title>Demo ERP</title><h1>Demo ERP</h1><p>{links}<table>{rows}</table>"

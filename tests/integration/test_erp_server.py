@@ -1,6 +1,7 @@
 """The ERP's server as a process: every endpoint against SQL of its own, its metrics, its troubles."""
 
 import datetime
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,15 @@ def hot(dsn: str, what: str) -> int:
     """Return the article or charge with the most movements."""
     query = f"SELECT {what} AS hot FROM lagerbewegung GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 1"  # noqa: S608
     return int(rows(dsn, query)[0]["hot"])
+
+
+def test_the_page_lists_what_can_be_asked(server: Server) -> None:
+    """Every operation of the OpenAPI document, and nothing else."""
+    page = httpx.get(f"{server.url}/").text
+    document = server.get("/openapi.json")
+    operations = {(method.upper(), path) for path, found in document["paths"].items() for method in found}
+    assert set(re.findall(r"<tr><td>([A-Z]+)<td><code>([^<]+)</code>", page)) == operations
+    assert len(operations) >= 10
 
 
 def test_article_search(server: Server, dsn: str) -> None:

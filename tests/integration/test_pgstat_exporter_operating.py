@@ -23,6 +23,7 @@ from tests.integration.pgstat_exporter_process import (
     Answer,
     command,
     environment,
+    only,
     running,
     write_config,
 )
@@ -38,7 +39,7 @@ queries:
       - {{name: kiste_inhalt, type: gauge, column: inhalt, help: What is in it.}}
 """
 SQL = "SELECT name::text AS name, inhalt AS inhalt FROM public.kiste ORDER BY inhalt DESC\n"
-OFF = {name: {"enabled": False} for name in ("activity", "archiver", "database", "locks", "statements")}
+OFF = only("server")
 
 
 def own_collector(folder: Path, more: str) -> dict[str, object]:

@@ -50,6 +50,8 @@ class Shared:
     def __init__(self, directory: str) -> None:
         """Take PROMETHEUS_MULTIPROC_DIR; files of processes with the same number go on, gauges of theirs do not."""
         self._directory = Path(directory)
+        if not self._directory.is_dir():
+            raise RuntimeError(f"PROMETHEUS_MULTIPROC_DIR: there is no folder {directory}; nothing is measured")
         self._files: dict[str, MmapedDict] = {}
         self._path("gauge").unlink(missing_ok=True)
         bury(directory)

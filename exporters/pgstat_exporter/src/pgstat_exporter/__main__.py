@@ -137,8 +137,9 @@ def _grants(options: argparse.Namespace) -> int:
         print(grants.text(wanted))  # noqa: T201
         return 0
     loaded = load(options.config)
-    for target in filter(None, (loaded.settings.own(), *loaded.settings.targets.values())):
-        print(grants.of_target(target, loaded.collectors, options.schema, data=options.data))  # noqa: T201
+    targets = filter(None, (loaded.settings.own(), *loaded.settings.targets.values()))
+    scripts = [grants.of_target(one, loaded.collectors, options.schema, data=options.data) for one in targets]
+    print("\n".join(dict.fromkeys(scripts)))  # noqa: T201
     return 0
 
 

@@ -20,7 +20,7 @@ def check(settings: Config, collectors: Sequence[Enabled]) -> int:
     """Run every collector once on every server and say how it went; return 1 when one failed."""
     targets = dict(settings.targets)
     if own := settings.own():
-        targets = {"database": own, **targets}
+        targets = {"connection": own, **targets}
     return max(_check(name, target, collectors, settings.scrape_timeout) for name, target in targets.items())
 
 
@@ -98,7 +98,7 @@ def sql(collector: Collector, server: int) -> int:
         columns = frozenset(need for variant in query.sql for need in variant.needs)
         variant = query.choose(server, columns)
         if variant is None:
-            _say([f"-- {query.source}: {'left out' if query.optional else query.otherwise} on PostgreSQL {server}"])
+            _say([f"-- {query.source}: {f'not on PostgreSQL {server}' if query.optional else query.otherwise}"])
         else:
             _say([f"-- {variant.file}", f"{collector.sql[variant.file]};", ""])
     return 0
@@ -106,12 +106,13 @@ def sql(collector: Collector, server: int) -> int:
 
 def overview(collectors: Iterable[Enabled], outcomes: dict[str, Outcome]) -> int:
     """Print the collectors that there are, and what their last run cost where there was one."""
-    row = "{:<20} {:<10} {:<9} {:<21} {:>7} {:>7} {:>8}"
+    row = "{:<20} {:<13} {:<9} {:<21} {:>7} {:>7} {:>8}"
     _say([row.format("collector", "run", "scope", "needs", "metrics", "series", "ms").rstrip()])
     for one in collectors:
         declaration = one.collector.declaration
         ran = [outcome for place, outcome in outcomes.items() if place.split(" in ")[0] == one.name]
-        cost = (sum(o.series for o in ran), f"{sum(o.seconds for o in ran) * 1000:.0f}") if ran else ("", "")
+        good = [outcome for outcome in ran if outcome.ok]
+        cost = (sum(o.series for o in good), f"{sum(o.seconds for o in good) * 1000:.0f}") if good else ("", "")
         tier = f"every {one.every:g}s" if one.every else "at scrape"
         needs = declaration.extension or declaration.role or "CONNECT"
         metrics = sum(1 for _ in one.collector.metrics())
@@ -131,7 +132,7 @@ def _words(outcome: Outcome) -> str:
         return f"failed: {outcome.detail}"
     if outcome.skipped:
         return f"skipped ({outcome.skipped}): {outcome.detail}"
-    more = "; there are more rows than its limit" if outcome.truncated else ""
+    more = "; there are more rows than are shown" if outcome.truncated else ""
     return f"ok: {outcome.series} series in {outcome.seconds * 1000:.0f} ms{more}"
 
 

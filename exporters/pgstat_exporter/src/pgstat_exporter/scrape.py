@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pgstat_exporter import __version__, log
+from pgstat_exporter import __version__
 from pgstat_exporter.collect import NO_DATABASE, Memory, Outcome, Pass
 from pgstat_exporter.config import Enabled, Target
 from pgstat_exporter.content import DATABASE, Collector
 from pgstat_exporter.exposition import Family, OwnFamily, Part
+from pgstat_exporter.reporter import Reporter
 from pgstat_exporter.session import Session, Unreachable
 from pgstat_exporter.slow import PENDING, Entry, SlowTier
 
@@ -46,7 +47,7 @@ class Run:
 class Exporter:
     """Collects from one server."""
 
-    def __init__(self, target: Target, collectors: Sequence[Enabled]) -> None:
+    def __init__(self, target: Target, collectors: Sequence[Enabled], reporter: Reporter | None = None) -> None:
         self.target, self.collectors = target, tuple(collectors)
         self._session = Session(target.dsn, target.password_file)
         self._fast = [one for one in collectors if one.every is None]
@@ -55,7 +56,7 @@ class Exporter:
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._closed = False
-        self._said: dict[str, str] = {}
+        self._reporter = reporter
         self._parts: dict[str, tuple[list[Outcome], Part]] = {}
 
     def scrape(self, seconds: float) -> list[Part]:
@@ -138,16 +139,9 @@ class Exporter:
             current.outcomes[enabled.name] = run.run(enabled, self._memories[enabled.name])
 
     def _report(self, run: Run) -> None:
-        """Log what changed: a fault once when it begins, not at every scrape, and its end."""
-        said = {"database": run.trouble}
-        said.update((name, outcome.detail) for name, outcome in run.outcomes.items())
-        said.update((entry.place, entry.last.detail) for entry in self.slow.entries())
-        for name, trouble in said.items():
-            if trouble and not self._said.get(name):
-                log.write("error" if name == "database" else "warning", f"{name}: {trouble}")
-            elif not trouble and self._said.get(name):
-                log.write("info", f"{name}: well again")
-        self._said.update(said)
+        if self._reporter:
+            slow = {entry.place: entry.last for entry in self.slow.entries()}
+            self._reporter.report(run.trouble, run.outcomes | slow)
 
     def _answer(self, run: Run) -> list[Part]:
         own = {name: OwnFamily(name, text) for name, text in OWN.items()}

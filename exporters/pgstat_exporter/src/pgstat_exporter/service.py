@@ -10,6 +10,7 @@ from pathlib import Path
 from pgstat_exporter import __version__, config, log
 from pgstat_exporter.config import Config, Enabled, Target
 from pgstat_exporter.notify import notify, reloading, watchdog_seconds
+from pgstat_exporter.reporter import Reporter
 from pgstat_exporter.scrape import Exporter
 from pgstat_exporter.strict import Problem
 from pgstat_exporter.web import Server
@@ -50,12 +51,12 @@ class Exporters:
         """Measure what a configuration says from now on."""
         before = [*filter(None, (self.own,)), *self.targets.values()]
 
-        def exporter(target: Target) -> Exporter:
+        def exporter(target: Target, name: str = "") -> Exporter:
             same = (one for one in before if one.target == target and one.collectors == tuple(loaded.collectors))
-            return next(same, None) or _started(target, loaded.collectors)
+            return next(same, None) or _started(target, loaded.collectors, name)
 
         own = loaded.settings.own()
-        self.targets = {name: exporter(target) for name, target in loaded.settings.targets.items()}
+        self.targets = {name: exporter(target, name) for name, target in loaded.settings.targets.items()}
         self.own = exporter(own) if own else None
         self.scrape_timeout = loaded.settings.scrape_timeout
         kept = {id(one) for one in self.all()}
@@ -68,8 +69,8 @@ class Exporters:
         return [*filter(None, (self.own,)), *self.targets.values()]
 
 
-def _started(target: Target, collectors: Sequence[Enabled]) -> Exporter:
-    exporter = Exporter(target, collectors)
+def _started(target: Target, collectors: Sequence[Enabled], name: str) -> Exporter:
+    exporter = Exporter(target, collectors, Reporter(name))
     exporter.slow.start()
     return exporter
 

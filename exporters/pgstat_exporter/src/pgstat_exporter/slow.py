@@ -9,6 +9,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgstat_exporter.collect import NO_DATABASE, Memory, Outcome, Pass
 from pgstat_exporter.config import Enabled, Target
+from pgstat_exporter.grants import quoted
 from pgstat_exporter.session import Limits, Session, Unreachable, copy_out, one_line
 
 # A collector that failed is tried again after so many seconds, or after its own interval when that is shorter.
@@ -23,7 +24,6 @@ FROM pg_database
 WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2
 """
 PENDING = Outcome(0.0, skipped="pending")
-_NO_CONNECT = Outcome(0.0, skipped="privilege", detail="the role may not CONNECT to the database")
 
 
 @dataclass
@@ -112,7 +112,8 @@ class SlowTier:
                 self._run(name)
             else:
                 for entry in self._of(name):
-                    entry.update(_NO_CONNECT)
+                    advice = f"run GRANT CONNECT ON DATABASE {quoted(name)} TO it"
+                    entry.update(Outcome(0.0, skipped="privilege", detail=f"the role may not enter it: {advice}"))
         self._forget({name for _, name in self._entries} - {NO_DATABASE, *databases})
 
     def _work(self) -> None:
