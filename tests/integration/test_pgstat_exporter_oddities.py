@@ -107,6 +107,22 @@ def test_a_scraper_in_a_hurry_spoils_no_other_scrape(server: PostgresServer, tmp
         assert hurried.result().value("slow_answer") is None
 
 
+@pytest.mark.parametrize("run", ["", "every: 1h", "every: 1h\ntop: 5"])
+@pytest.mark.parametrize(
+    "sql", ["SELECT\n    'ä' || answer AS answer\nFROM nowhere AS\n", "SELECT\n    'ä' || + AS answer\n"]
+)
+def test_sql_that_is_wrong_is_named_with_its_line(server: PostgresServer, tmp_path: Path, run: str, sql: str) -> None:
+    """That of the file, whatever the statement is that the exporter makes of it."""
+    (tmp_path / "slow.yaml").write_text(f"{run}{SLOW}")
+    (tmp_path / "slow.sql").write_text(sql)
+    config = write_config(tmp_path, server.dsn("shop", MONITOR), collector_folders=[str(tmp_path)])
+    with running(config) as exporter:
+        assert failed(exporter.scrape()) == {"slow"}
+        _, log = exporter.stop()
+    line = 4 if "FROM" in sql else 2
+    assert f"slow.sql:{line}: syntax error at or near" in log
+
+
 def test_a_database_whose_name_is_no_utf8(server: PostgresServer, tmp_path: Path) -> None:
     """It cannot be connected to by such a name, which is said; the rest and the process go on."""
     server.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")

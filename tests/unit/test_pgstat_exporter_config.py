@@ -35,6 +35,24 @@ def test_settings_replace_what_the_declaration_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "dsn: {host: x, password: geheim}\n",
+        "dsn: [geheim]\n",
+        "targets: {one: {dsn: {password: geheim}}}\n",
+        "targets: [{dsn: host=x password=geheim}]\n",
+        "password: geheim\n",
+        "dsn: host=x password=geheim\n",
+    ],
+)
+def test_errors_repeat_no_secret(tmp_path: Path, text: str) -> None:
+    """They are logged, and read by others than who wrote the file."""
+    with pytest.raises(Problem) as problem:
+        load(tmp_path, text)
+    assert "geheim" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("port: 9187\n", ["dsn is missing", "several under targets"]),

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pgstat_exporter import log
+from pgstat_exporter.strict import Problem
 from pgstat_exporter.web_config import Doorkeeper
 
 
@@ -38,6 +39,16 @@ def test_what_is_no_login_is_refused(doorkeeper: Doorkeeper, header: str | None)
     """With an answer, not with a fault of ours."""
     assert not doorkeeper.lets_in(header)
     assert doorkeeper.lets_in(basic("prometheus:geheim"))
+
+
+def test_a_password_in_place_of_its_hash_is_not_repeated(tmp_path: Path) -> None:
+    """Neither as a number nor as a text."""
+    path = tmp_path / "web.yml"
+    for wrong in ("4711", "geheim4711"):
+        path.write_text(f"basic_auth_users: {{prometheus: {wrong}}}\n")
+        with pytest.raises(Problem, match="basic_auth_users") as problem:
+            Doorkeeper(str(path))
+        assert "4711" not in str(problem.value)
 
 
 def test_guessed_passwords_are_checked_one_at_a_time(doorkeeper: Doorkeeper, monkeypatch: pytest.MonkeyPatch) -> None:

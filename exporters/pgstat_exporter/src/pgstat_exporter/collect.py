@@ -11,6 +11,7 @@ from pgstat_exporter.content import Metric, Query, Variant
 from pgstat_exporter.exposition import BadContent, Row, Samples, label_text, label_texts, sample_lines
 from pgstat_exporter.grants import quoted
 from pgstat_exporter.session import (
+    BadStatement,
     Connection,
     Facts,
     Limits,
@@ -189,7 +190,12 @@ class Pass:
         statement = bounded(enabled, query, enabled.collector.sql[variant.file])
         # What comes at every scrape is planned once; what may have many rows comes by COPY.
         prepared = enabled.every is None and enabled.top is None and self._session.prepares
-        names, rows = self._session.prepared(statement) if prepared else copy_out(connection, statement)
+        try:
+            names, rows = self._session.prepared(statement) if prepared else copy_out(connection, statement)
+        except BadStatement as bad:
+            start = statement.index(enabled.collector.sql[variant.file])
+            line = statement.count("\n", start, max(bad.position, start)) + 1
+            raise BadContent(f"{variant.file}:{line}: {bad}") from None
         result = _result(enabled, query, {name: position for position, name in enumerate(names)}, rows)
         wanted = query.wanted(query.measured(self._session.server()))
         if missing := wanted.difference(names):

@@ -39,6 +39,14 @@ _LOST = (
 )
 
 
+class BadStatement(Exception):  # noqa: N818 - it is shown to people with its place
+    """What the server does not understand, and how many characters of the query come before it."""
+
+    def __init__(self, error: psycopg.Error, position: int) -> None:
+        super().__init__(error.diag.message_primary or one_line(error))
+        self.position = position
+
+
 class LostPrepared(Exception):  # noqa: N818 - it tells to go on without
     """What was prepared is not there, or is there already: the server process is another one."""
 
@@ -182,7 +190,9 @@ class Session:
         name = f"pgstat_{hashlib.sha256(query.encode()).hexdigest()[:32]}"
         try:
             if name not in self._prepared:
-                connection.execute(f"PREPARE {name} AS\n{query}".encode())
+                head = f"PREPARE {name} AS\n"
+                with _places(len(head)):
+                    connection.execute(f"{head}{query}".encode())
                 self._prepared.add(name)
             result = connection.execute(f"EXECUTE {name}".encode()).pgresult
         except _LOST as error:
@@ -250,9 +260,22 @@ def copy_out(connection: Connection, query: str) -> tuple[list[str], list[Row]]:
 
     Ten times faster than fetching: psycopg without its C part spends microseconds on each value of a row.
     """
-    with connection.cursor() as cursor, cursor.copy(f"COPY (\n{query}\n) TO STDOUT WITH (HEADER)".encode()) as copy:
+    head = "COPY (\n"
+    statement = f"{head}{query}\n) TO STDOUT WITH (HEADER)".encode()
+    with _places(len(head)), connection.cursor() as cursor, cursor.copy(statement) as copy:
         names, *rows = [_split(_decoded(bytes(line))) for line in copy]
     return [name or "" for name in names], rows
+
+
+@contextlib.contextmanager
+def _places(before: int) -> Iterator[None]:
+    """Raise BadStatement for what the server points at in a query with so many characters before it."""
+    try:
+        yield
+    except psycopg.ProgrammingError as error:
+        if error.diag.statement_position is None or isinstance(error, _LOST):
+            raise
+        raise BadStatement(error, int(error.diag.statement_position) - 1 - before) from None
 
 
 def _row(result: PGresult, number: int) -> Row:

@@ -9,6 +9,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+# Their values are not repeated: who mistypes them may have put a password there. Nor is what holds other settings.
+_SECRET = frozenset({"dsn", "basic_auth_users"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)")
 
 
@@ -78,7 +80,10 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
             return f"{path}: is missing"
         case "value_error":
             return f"{path}: {fault['ctx']['error']}" if path else str(fault["ctx"]["error"])
-    return f"{path}: {fault['msg'].replace('Input should be', 'must be')}, not {fault['input']!r}"
+    said = f"{path}: {fault['msg'].replace('Input should be', 'must be')}"
+    if _SECRET.intersection(fault["loc"]) or isinstance(fault["input"], dict | list):
+        return said
+    return f"{said}, not {fault['input']!r}"
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
