@@ -5,6 +5,7 @@ from deploy.plan import Plan
 
 _T = "backup_store/templates"
 _UNIT = "messwarte-backup-store.service"
+_CURRENT = "/etc/messwarte/backup_store/current"
 USER = "messwarte-backup"
 HOME = "/srv/messwarte-backup"
 # As that user sees it.
@@ -18,21 +19,25 @@ def component(plan: Plan) -> Component | None:
         return None
     host_key, _ = plan.secrets.ssh_key("backup_store_host_key")
     _, client = plan.secrets.ssh_key("backup_key")
+    values = {"listen": store, "user": USER, "store": f"{HOME}{FOLDER}", "folder": FOLDER}
+    values |= {"unit": _UNIT, "current": _CURRENT}
     return Component(
         "backup_store",
         packages=("openssh-server",),
         users=(f'u {USER} - "PostgreSQL backups"',),
         files=(
-            File("sshd_config", render(f"{_T}/sshd_config.j2", listen=store, user=USER, home=HOME)),
+            File("sshd_config", render(f"{_T}/sshd_config.j2", **values)),
             File("host_key", host_key, 0o600),
             File("authorized_keys", f"{client}\n"),
-            File(_UNIT, render(f"{_T}/{_UNIT}.j2", home=HOME)),
+            File(_UNIT, render(f"{_T}/{_UNIT}.j2", **values)),
         ),
         links={f"/etc/systemd/system/{_UNIT}": _UNIT},
         units=(Unit(_UNIT),),
-        # sshd wants every folder above the user's own to be root's; ssh-keygen refuses a key that sshd would.
         before=(f"install -d -m 755 {HOME} && install -d -m 700 -o {USER} -g {USER} {HOME}{FOLDER}",),
         validate=(
+            # All of the host's users that the unit gets to see; the number is the host's choice.
+            f"getent passwd {USER} > passwd",
+            # ssh-keygen refuses a key that sshd would.
             "ssh-keygen -l -f host_key && ssh-keygen -l -f authorized_keys",
             'install -d /run/sshd && sshd -t -f sshd_config -o HostKey="$PWD/host_key"',
         ),

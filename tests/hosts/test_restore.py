@@ -121,13 +121,6 @@ def test_secrets_are_seen_by_nobody_else(backed: Backed, tmp_path: Path) -> None
         assert all(machine.succeed(f"stat -c %a/%U:%G {path}").strip() == "640/root:postgres" for path in found), found
         assert bool(found) == (machine is backed.database)
         assert machine.execute("journalctl --no-pager | grep -qF -f /root/secrets")[0] == 1
-    # ssh wants a key that nobody else can read.
-    backed.database.succeed("install -m 600 /etc/messwarte/backup/current/id_ed25519 /root/key")
-    identity = "-i /root/key -o UserKnownHostsFile=/etc/messwarte/backup/current/known_hosts"
-    ssh = f"{identity} -o StrictHostKeyChecking=yes -o BatchMode=yes -p 2222 messwarte-backup@{backed.store.address}"
-    assert "sftp connections only" in backed.database.fail(f"ssh {ssh} id")
-    shown = backed.database.succeed(f"echo ls / | sftp -b - {ssh.replace('-p 2222', '-P 2222')}")
-    assert shown.split()[-1] == "/repository"
     assert b"lagerbewegung" not in subprocess.run(
         [*backed.store.ssh(), "cat /srv/messwarte-backup/repository/backup/main/*/backup.manifest"],
         capture_output=True, check=True,
