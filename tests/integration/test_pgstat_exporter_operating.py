@@ -81,6 +81,7 @@ def test_databases_come_and_go(postgres: PostgresServer, database: str, second: 
     """Each is measured by itself; a new one is found, a dropped one leaves nothing, an excluded one is left alone."""
     third = f"{second}_new"
     own = own_collector(tmp_path, "scope: database\nevery: 1s")
+    own["collectors"] = only("server", "database_size")
     fill(database, a=1)
     fill(postgres.dsn(second), a=2)
     config = write_config(tmp_path, database, databases={"include": ["test_*"], "exclude": [f"{third}_not"]}, **own)
@@ -92,6 +93,8 @@ def test_databases_come_and_go(postgres: PostgresServer, database: str, second: 
             wait_until(lambda: third in contents(exporter.scrape()), "the new database is measured")
             postgres.execute(f"DROP DATABASE {second} WITH (FORCE)")
             wait_until(lambda: second not in contents(exporter.scrape()), "the dropped database is forgotten")
+            sizes = "pg_database_size_bytes"
+            wait_until(lambda: second not in exporter.scrape().labelled(sizes, "datname"), "and so is its size")
             answer = exporter.scrape()
             assert contents(answer) == {name_of(database): 1, third: 2}
             assert answer.value("pg_scrape_collector_success", collector="kiste", datname=third) == 1

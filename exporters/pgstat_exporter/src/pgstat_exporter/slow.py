@@ -68,6 +68,7 @@ class SlowTier:
     collectors: Sequence[Enabled]
     first_pass: threading.Event = field(default_factory=threading.Event)
     _entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _session: Session | None = None
@@ -114,7 +115,13 @@ class SlowTier:
                 for entry in self._of(name):
                     advice = f"run GRANT CONNECT ON DATABASE {quoted(name)} TO it"
                     entry.update(Outcome(0.0, skipped="privilege", detail=f"the role may not enter it: {advice}"))
-        self._forget({name for _, name in self._entries} - {NO_DATABASE, *databases})
+        gone = self._seen - databases.keys()
+        self._seen = set(databases)
+        if gone:
+            self._forget(gone)
+            # What is read of all databases at once shows them still.
+            for entry in self._of(NO_DATABASE):
+                entry.due = 0.0
 
     def _work(self) -> None:
         while not self._stop.is_set():
