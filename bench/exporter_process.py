@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.exporter_sides import Command, Group, Side, groups
 from lab.postgresql import PostgresServer
-from lab.system import wait_until
+from lab.system import BOUND, wait_until
 
 _HEADERS = {
     "Accept": "text/plain;version=0.0.4",
@@ -130,7 +130,7 @@ def started(side: Side, command: Command, port: int, directory: Path) -> Iterato
     """Start an exporter and wait until it answers; it is ended afterwards."""
     log = directory / f"{side.role}.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(command[0], env=command[1], cwd=directory, stdout=file, stderr=file)
+        process = subprocess.Popen([*BOUND, *command[0]], env=command[1], cwd=directory, stdout=file, stderr=file)
     exporter = Exporter(side, process, port, log)
 
     def answers() -> bool:

@@ -168,7 +168,8 @@ def _sql_exporter(place: Place) -> Command:
     ]
     config = place.write("sql.yml", {"jobs": jobs})
     listen = f"-web.listen-address=127.0.0.1:{place.port}"
-    return place.peer("prometheus-sql-exporter", "-config.file", config, listen), {"PATH": os.environ["PATH"]}
+    environment = {"PATH": os.environ["PATH"], "LOGLEVEL": "error"}
+    return place.peer("prometheus-sql-exporter", "-config.file", config, listen), environment
 
 
 def _query_exporter(place: Place) -> Command:
