@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import bcrypt
+import httpx
 import psycopg
 import pytest
 import yaml
@@ -201,6 +202,17 @@ def fetch(url: str, context: ssl.SSLContext | None = None, login: str = "") -> t
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def test_clients_of_every_kind_read_the_whole_answer(database: str, tmp_path: Path) -> None:
+    """Compressed or not; httpx reads one gzip member only."""
+    with running(write_config(tmp_path, database)) as exporter:
+        place = f"http://127.0.0.1:{exporter.port}/metrics"
+        for encoding in ("gzip", "identity"):
+            body = httpx.get(place, headers={"Accept-Encoding": encoding}).text
+            assert body.startswith("# HELP pg_up ")
+            assert "\npg_stat_archiver_" in body or "\npg_stat_wal_" in body
+            assert body.splitlines()[-1].startswith("process_")
 
 
 def test_readiness_is_the_databases_health_the_processes(database: str, tmp_path: Path) -> None:

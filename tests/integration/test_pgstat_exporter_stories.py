@@ -260,7 +260,7 @@ def test_a_role_with_what_grants_prints_measures_everything(
         with running(config) as exporter:
             before = exporter.scrape()
             skipped = before.labelled("pg_scrape_collector_skipped", "collector")
-            assert (set(skipped), before.value("pg_up")) == ({"activity", "archiver", "database", "statements"}, 1.0)
+            assert (set(skipped), before.value("pg_up")) == ({"activity", "archiver", "locks", "statements"}, 1.0)
         postgres.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         printed = subprocess.run(
             command("grants", config, "--schema", "tools"),

@@ -1,6 +1,7 @@
 """The collectors' declarations against their SQL, and rows against metric families."""
 
 import gzip
+import zlib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pgstat_exporter import content, reference
 from pgstat_exporter.content import Query, Variant
 from pgstat_exporter.exposition import BadContent, Family, Part, Samples, label_texts, sample_lines
+from pgstat_exporter.packing import gzipped, join
 from pgstat_exporter.strict import Problem
 from pgstat_exporter.web import answer_within
 
@@ -148,16 +150,26 @@ def test_rows_that_would_spoil_the_whole_scrape_fail_their_collector(labels: lis
         sample_lines("pg_mine", labels, values)
 
 
-def test_a_part_is_the_same_compressed_and_in_several_members() -> None:
-    """Parts that were compressed apart are one gzip file when they follow each other."""
+def test_parts_that_were_compressed_apart_are_one_gzip_member() -> None:
+    """Several members would be a file, too, but clients stop behind the first; the checksum is that of the whole."""
+    many = [f'pg_b{{n="{number}"}} {number}\n' for number in range(5000)]
     parts = [
-        Part([Family(f"pg_{name}", "gauge", "Help.", [Samples([f"pg_{name} 1\n"], pack=pack), Samples([], pack=pack)])])
-        for name, pack in (("a", False), ("b", True))
+        Part([Family(f"pg_{name}", "gauge", "Help.", [Samples(lines, pack=pack), Samples([], pack=pack)])])
+        for name, lines, pack in (
+            ("a", ["pg_a 1\n"], False),
+            ("b", many, True),
+            ("c", [], True),
+            ("d", ["pg_d ü\n"], True),
+        )
     ]
-    wanted = "".join(f"# HELP pg_{name} Help.\n# TYPE pg_{name} gauge\npg_{name} 1\n" for name in "ab").encode()
-    assert gzip.decompress(b"".join(part.packed() for part in parts)) == wanted
+    texts = {"a": "pg_a 1\n", "b": "".join(many), "d": "pg_d ü\n"}
+    wanted = "".join(f"# HELP pg_{name} Help.\n# TYPE pg_{name} gauge\n{text}" for name, text in texts.items()).encode()
+    packed = gzipped(join(part.packed() for part in parts))
+    reader = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    assert reader.decompress(packed) == wanted
+    assert (reader.eof, reader.unused_data) == (True, b"")
     assert b"".join(part.plain for part in parts) == wanted
-    assert Part([Family("pg_a", "gauge", "Help.", [Samples([])])]).plain == b""
+    assert gzip.decompress(gzipped(join([]))) == b""
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """Prometheus's text format, written from rows once, and served as often as it is asked for."""
 
-import gzip
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pgstat_exporter import packing
+from pgstat_exporter.packing import Packed
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
-# Prometheus decompresses each scrape; beyond the first level, time grows faster than the size shrinks.
-_LEVEL = 1
 
 Row = Sequence[str | None]
 
@@ -22,12 +22,12 @@ class Samples:
     def __init__(self, lines: Sequence[str], *, pack: bool = False) -> None:
         self.number = len(lines)
         text = "".join(lines)
-        self.packed = _compressed(text) if pack and lines else b""
+        self.packed = packing.pack(text) if pack and lines else None
         self._text = "" if self.packed else text
 
     def text(self) -> str:
         """Return the lines."""
-        return gzip.decompress(self.packed).decode() if self.packed else self._text
+        return self.packed.text() if self.packed else self._text
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,17 @@ class Part:
 
     def __init__(self, families: Iterable[Family]) -> None:
         self._pieces = list(_joined(piece for family in families for piece in family.pieces()))
-        self._packed: bytes | None = None
+        self._packed: Packed | None = None
 
     @property
     def plain(self) -> bytes:
         """The text."""
         return "".join(one.text() if isinstance(one, Samples) else one for one in self._pieces).encode()
 
-    def packed(self) -> bytes:
-        """Return gzip members; members that follow each other are one gzip file."""
+    def packed(self) -> Packed:
+        """Return it compressed."""
         if self._packed is None:
-            self._packed = b"".join(
-                one.packed if isinstance(one, Samples) else _compressed(one) for one in self._pieces
-            )
+            self._packed = packing.join(map(_packed, self._pieces))
         return self._packed
 
 
@@ -103,8 +101,10 @@ def _joined(pieces: Iterable[str | Samples]) -> Iterator[str | Samples]:
         yield "".join(texts)
 
 
-def _compressed(text: str) -> bytes:
-    return gzip.compress(text.encode(), _LEVEL)
+def _packed(piece: str | Samples) -> Packed:
+    if isinstance(piece, str):
+        return packing.pack(piece)
+    return piece.packed or packing.pack(piece.text())
 
 
 def label_text(names: Sequence[str], values: Iterable[str | None]) -> str:

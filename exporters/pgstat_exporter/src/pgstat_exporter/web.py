@@ -1,6 +1,5 @@
 """HTTP: /metrics and /probe with the scraper's own deadline, health and readiness, and a landing page."""
 
-import gzip
 import html
 import socket
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import gzip_accepted
 
-from pgstat_exporter import __version__
+from pgstat_exporter import __version__, packing
 from pgstat_exporter.exposition import CONTENT_TYPE
 from pgstat_exporter.scrape import Exporter
 from pgstat_exporter.web_config import Doorkeeper
@@ -119,7 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = exporter.scrape(answer_within(header, self.server.exporters.scrape_timeout))
         process = generate_latest(self.server.process)
         if gzip_accepted(self.headers.get("Accept-Encoding", "")):
-            body = b"".join((*(part.packed() for part in parts), gzip.compress(process, 1)))
+            pieces = [*(part.packed() for part in parts), packing.pack(process.decode())]
+            body = packing.gzipped(packing.join(pieces))
             self._send(HTTPStatus.OK, CONTENT_TYPE, body, "gzip")
         else:
             self._send(HTTPStatus.OK, CONTENT_TYPE, b"".join((*(part.plain for part in parts), process)))
