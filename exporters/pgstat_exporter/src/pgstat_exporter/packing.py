@@ -16,6 +16,7 @@ _RAW = -zlib.MAX_WBITS
 _HEAD, _LAST = bytes((31, 139, 8, 0, 0, 0, 0, 0, 4, 255)), b"\x03\x00"
 # CRC-32's polynomial and the polynomial 1, lowest bit first as in RFC 1952.
 _CRC, _ONE = 0xEDB88320, 1 << 31
+_LENGTH_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,20 @@ def _times(one: int, other: int) -> int:
 
 def _power(exponent: int) -> int:
     """Return x to a power: the checksum of what precedes so many bits is multiplied by it."""
-    result, square = _ONE, _ONE >> 1
-    while exponent:
+    result = _ONE
+    for square in _SQUARES[: exponent.bit_length()]:
         if exponent & 1:
             result = _times(result, square)
-        square = _times(square, square)
         exponent >>= 1
     return result
+
+
+def _squares() -> list[int]:
+    """Return x to the powers 1, 2, 4, ..., as many as the bits of any text's length need."""
+    found = [_ONE >> 1]
+    while len(found) < _LENGTH_BITS:
+        found.append(_times(found[-1], found[-1]))
+    return found
+
+
+_SQUARES = _squares()

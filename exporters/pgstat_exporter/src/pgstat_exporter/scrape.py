@@ -151,7 +151,8 @@ class Exporter:
         entries: dict[str, list[Entry]] = {}
         for entry in self.slow.entries():
             entries.setdefault(entry.enabled.name, []).append(entry)
-        parts = []
+        fresh: list[Family] = []
+        kept = []
         for one in self.collectors:
             good: list[Outcome] = []
             if one.every is None:
@@ -165,14 +166,17 @@ class Exporter:
                     good.append(data)
                     age = time.monotonic() - entry.read
                     own["pg_scrape_collector_cache_age_seconds"].add(age, _labels(one.name, entry.database))
-            if good and run.answered:
-                parts.append(self._part(one, good))
-        return [Part(family.family() for family in own.values()), *parts]
+            if not good or not run.answered:
+                continue
+            if one.every is None:
+                fresh.extend(families(one.collector, good))
+            else:
+                kept.append(self._part(one, good))
+        # What is new at every scrape is one part: each costs a compression.
+        return [Part([*(family.family() for family in own.values()), *fresh]), *kept]
 
     def _part(self, enabled: Enabled, outcomes: list[Outcome]) -> Part:
-        """Return a collector's metrics; what came from the background is written and compressed once."""
-        if enabled.every is None:
-            return Part(families(enabled.collector, outcomes))
+        """Return the metrics of a collector in the background, written and compressed once."""
         before = self._parts.get(enabled.name)
         if before is None or [id(one) for one in before[0]] != [id(one) for one in outcomes]:
             before = self._parts[enabled.name] = (outcomes, Part(families(enabled.collector, outcomes)))
