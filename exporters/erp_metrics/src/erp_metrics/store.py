@@ -42,7 +42,7 @@ class Memory:
 
 
 class Shared:
-    """The numbers of this process in mapped files: counting costs no system call, and a killed process loses nothing.
+    """The numbers of this process in mapped files: what was counted outlives it, and counting costs no system call.
 
     prometheus-client's own values cost several microseconds each, as they pack and copy both number and time stamp.
     """
