@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 1 when a target is missed."""
     parser = argparse.ArgumentParser(prog="bench instrumentation", description=__doc__)
     parser.add_argument("--dsn", help="a PostgreSQL to ask (default: one of its own, thrown away afterwards)")
-    parser.add_argument("--rounds", type=int, default=250, help="turns of each side (250)")
+    parser.add_argument("--rounds", type=int, default=1000, help="turns of each side (1000)")
     parser.add_argument("--operations", type=int, default=30, help="operations per turn (30)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)

@@ -12,12 +12,10 @@ from pgstat_exporter.exposition import BadContent, Row, Samples, label_text, lab
 from pgstat_exporter.grants import quoted
 from pgstat_exporter.session import (
     BadStatement,
-    Connection,
     Facts,
     Limits,
     LostPrepared,
     Session,
-    copy_out,
     facts,
     limit_statement,
     one_line,
@@ -26,6 +24,8 @@ from pgstat_exporter.texts import TextCache
 
 NO_DATABASE = ""
 _KEPT = "pgstat_exporter.kept"
+# Rows of which psycopg without its C part makes no more than COPY's parsing would save.
+_FEW = 100
 _BETWEEN, _BEHIND = "\x1f", "\x1e"
 
 
@@ -137,7 +137,7 @@ class Pass:
             for number, (query, variant) in enumerate(chosen):
                 if number:
                     limit_statement(connection, budget.limits().statement, _kept(enabled, memory, query, variant))
-                result = self._query(connection, enabled, query, variant)
+                result = self._query(enabled, query, variant)
                 if ranks(enabled, query):
                     memory.kept[variant.file] = result.keys(query)
                 samples.update(self._samples(enabled, query, result))
@@ -178,20 +178,22 @@ class Pass:
             roles = {one.role for one in self._declared if one.role}
             extensions = {one.extension for one in self._declared if one.extension}
             try:
-                with self._session.transaction(budget.limits()) as connection:
-                    self._facts = facts(connection, roles, extensions)
+                with self._session.transaction(budget.limits()):
+                    self._facts = facts(self._session, roles, extensions)
+            except LostPrepared:
+                raise
             except Exception as error:  # noqa: BLE001 - it is raised for each collector that needs them
                 self._facts = error
         if isinstance(self._facts, Exception):
             raise self._facts
         return self._facts
 
-    def _query(self, connection: Connection, enabled: Enabled, query: Query, variant: Variant) -> "_Result":
+    def _query(self, enabled: Enabled, query: Query, variant: Variant) -> "_Result":
         statement = bounded(enabled, query, enabled.collector.sql[variant.file])
-        # What comes at every scrape is planned once; what may have many rows comes by COPY.
-        prepared = enabled.every is None and enabled.top is None and self._session.prepares
+        # A database's session ends with its pass, and what it has may be much.
+        few = not enabled.collector.per_database and (enabled.top or 0) <= _FEW
         try:
-            names, rows = self._session.prepared(statement) if prepared else copy_out(connection, statement)
+            names, rows = self._session.rows(statement, few=few)
         except BadStatement as bad:
             start = statement.index(enabled.collector.sql[variant.file])
             line = statement.count("\n", start, max(bad.position, start)) + 1
@@ -258,7 +260,8 @@ def bounded(enabled: Enabled, query: Query, statement: str) -> str:
         # One row more than is exported tells that there were more. The subquery's order survives a bare LIMIT.
         return f"SELECT * FROM (\n{statement}\n) AS collector LIMIT {enabled.max_rows + 1}"  # noqa: S608
     key = f" || E'{_escape(_BETWEEN)}' || ".join(f"coalesce({label}, '')" for label in query.labels)
-    kept = f"string_to_array(current_setting('{_KEPT}', true), E'{_escape(_BEHIND)}')"
+    # A subquery, so that it is taken apart once and not for each row.
+    kept = f"(SELECT string_to_array(current_setting('{_KEPT}', true), E'{_escape(_BEHIND)}'))::text[]"
     return (
         f"SELECT * FROM (\nSELECT *, row_number() OVER () AS place, count(*) OVER () AS all_rows FROM (\n{statement}\n"  # noqa: S608
         f") AS collector) AS ranked WHERE place <= {enabled.top} "

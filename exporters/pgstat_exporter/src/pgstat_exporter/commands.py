@@ -71,8 +71,9 @@ def _explain(target: Target, enabled: Enabled) -> int:
     try:
         session.open(time.monotonic() + enabled.statement_timeout)
         limits = Limits(enabled.statement_timeout, enabled.lock_timeout)
-        with session.transaction(limits) as connection:
-            extensions = facts(connection, [], [declaration.extension or ""]).extensions
+        session.prepare_no_more()
+        with session.transaction(limits):
+            extensions = facts(session, [], [declaration.extension or ""]).extensions
         extension = extensions.get(declaration.extension or "")
         with session.transaction(limits, extension.schema if extension else None) as connection:
             for query in declaration.queries:

@@ -76,14 +76,14 @@ class Facts:
     extensions: dict[str, Extension]
 
 
-_ROLES = "SELECT rolname FROM pg_roles WHERE rolname = ANY ({}) AND pg_has_role(oid, 'USAGE')"
+_ROLES = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ({}) AND pg_has_role(oid, 'USAGE')"
 _EXTENSIONS = """
 SELECT
-    e.extname AS name,
-    n.nspname AS schema,
+    e.extname::text AS name,
+    n.nspname::text AS schema,
     has_schema_privilege(n.oid, 'USAGE') AS usable,
-    ARRAY(
-        SELECT c.relname || '.' || a.attname
+    (
+        SELECT string_agg(c.relname || '.' || a.attname, ' ')
         FROM pg_depend AS d
         JOIN pg_class AS c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
         JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
@@ -169,23 +169,23 @@ class Session:
             raise
         connection.execute(b"COMMIT")
 
-    @property
-    def prepares(self) -> bool:
-        """Whether statements are prepared, so that the server parses and plans them once and not at every scrape."""
-        return self._prepares
+    def rows(self, query: str, *, few: bool = True) -> tuple[list[str], list[Row]]:
+        """Return a query's column names and rows, each value as PostgreSQL writes it, in the open transaction.
+
+        Where rows are `few`, the server parses and plans the query once and not every time. Many come by COPY.
+        Raises LostPrepared when the server process is not the one that it was prepared on.
+        """
+        if self._connection is None:
+            raise Unreachable("the connection was lost")
+        if few and self._prepares:
+            return self._execute_prepared(self._connection, query)
+        return _copy_out(self._connection, query)
 
     def prepare_no_more(self) -> None:
         """Prepare nothing from now on: a pooler gives each transaction a server process of its own."""
         self._prepares = False
 
-    def prepared(self, query: str) -> tuple[list[str], list[Row]]:
-        """Return a query's column names and rows, each value as PostgreSQL writes it, in the open transaction.
-
-        Raises LostPrepared when the server process is not the one that it was prepared on.
-        """
-        connection = self._connection
-        if connection is None:
-            raise Unreachable("the connection was lost")
+    def _execute_prepared(self, connection: Connection, query: str) -> tuple[list[str], list[Row]]:
         # The name tells the text, so that whatever process has a statement of this name has this one.
         name = f"pgstat_{hashlib.sha256(query.encode()).hexdigest()[:32]}"
         try:
@@ -209,6 +209,10 @@ class Session:
     def server(self) -> int:
         """Return the server's major version."""
         return self._connection.info.server_version // 10000 if self._connection else 0
+
+    def database(self) -> str | None:
+        """Return the name of the database that the session is connected to."""
+        return self._connection.info.dbname if self._connection else None
 
     def describe(self) -> str:
         """Return in words what the session is connected to, without secrets."""
@@ -245,17 +249,25 @@ class Session:
                 connection.close()
 
 
-def facts(connection: Connection, roles: Collection[str], extensions: Collection[str]) -> Facts:
+def facts(session: Session, roles: Collection[str], extensions: Collection[str]) -> Facts:
     """Return which of these roles the session's role has, and which of these extensions its database has."""
-    has = connection.execute(sql.SQL(_ROLES).format(list(roles))).fetchall() if roles else []
-    there = connection.execute(sql.SQL(_EXTENSIONS).format(list(extensions))).fetchall() if extensions else []
+    has = session.rows(_of(_ROLES, roles))[1] if roles else []
+    there = session.rows(_of(_EXTENSIONS, extensions))[1] if extensions else []
     return Facts(
-        frozenset(row["rolname"] for row in has),
-        {row["name"]: Extension(row["schema"], row["usable"], frozenset(row["columns"])) for row in there},
+        frozenset(role for (role,) in has if role),
+        {
+            name: Extension(schema, usable == "t", frozenset((columns or "").split()))
+            for name, schema, usable, columns in there
+            if name and schema
+        },
     )
 
 
-def copy_out(connection: Connection, query: str) -> tuple[list[str], list[Row]]:
+def _of(query: str, names: Collection[str]) -> str:
+    return sql.SQL(query).format(sorted(names)).as_string()
+
+
+def _copy_out(connection: Connection, query: str) -> tuple[list[str], list[Row]]:
     """Return a query's column names and rows, each value as PostgreSQL writes it.
 
     Ten times faster than fetching: psycopg without its C part spends microseconds on each value of a row.

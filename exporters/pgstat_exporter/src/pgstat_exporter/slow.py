@@ -10,10 +10,12 @@ from psycopg.conninfo import make_conninfo
 from pgstat_exporter.collect import NO_DATABASE, Memory, Outcome, Pass
 from pgstat_exporter.config import Enabled, Target
 from pgstat_exporter.grants import quoted
-from pgstat_exporter.session import Limits, Session, Unreachable, copy_out, one_line
+from pgstat_exporter.session import Limits, Session, Unreachable, one_line
 
 # A collector that failed is tried again after so many seconds, or after its own interval when that is shorter.
 _RETRY = 30.0
+# The part of its interval by which a collector may be early.
+_EARLY = 0.25
 _CONNECT = 10.0
 # What the server's own timeout may be late before the connection is cut.
 _GRACE = 5.0
@@ -35,6 +37,8 @@ class Entry:
     memory: Memory
     last: Outcome = PENDING
     due: float = 0.0
+    # When it may be run beside what is due, which spares the server a connection.
+    welcome: float = 0.0
     read: float = 0.0
     _good: Outcome | None = None
 
@@ -48,7 +52,8 @@ class Entry:
         now = time.monotonic()
         every = self.enabled.every or 0.0
         self.last = outcome
-        self.due = now + (min(every, _RETRY) if outcome.failed else every)
+        wait = min(every, _RETRY) if outcome.failed else every
+        self.due, self.welcome = now + wait, now + wait * (1 - _EARLY)
         if outcome.ok:
             self._good, self.read = outcome, now
         elif outcome.skipped:
@@ -62,7 +67,11 @@ class Entry:
 
 @dataclass
 class SlowTier:
-    """Runs slow collectors of one server with at most one connection."""
+    """Runs slow collectors of one server with at most one connection.
+
+    The one to the DSN's database stays, as it takes the server longer to connect than to answer; others would be in the
+    way of who wants to drop their database.
+    """
 
     target: Target
     collectors: Sequence[Enabled]
@@ -71,7 +80,11 @@ class SlowTier:
     _seen: set[str] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _home: Session = field(init=False)
     _session: Session | None = None
+
+    def __post_init__(self) -> None:
+        self._home = Session(self.target.dsn, self.target.password_file)
 
     def start(self) -> None:
         """Begin to work in the background."""
@@ -89,6 +102,7 @@ class SlowTier:
             session.abort()
         if self._thread:
             self._thread.join(1)
+        self._home.close()
 
     def died(self) -> bool:
         """Return whether it ended without having been told to."""
@@ -107,7 +121,8 @@ class SlowTier:
             for entry in self._due(name for _, name in self._entries):
                 entry.update(Outcome(0.0, failed=True, detail="the server was out of reach"))
             return
-        for name, may_connect in databases.items():
+        # The one that we are in comes first; to enter another is to leave it.
+        for name, may_connect in sorted(databases.items(), key=lambda one: one[0] != self._home.database()):
             self._add(name)
             if may_connect:
                 self._run(name)
@@ -121,7 +136,7 @@ class SlowTier:
             self._forget(gone)
             # What is read of all databases at once shows them still.
             for entry in self._of(NO_DATABASE):
-                entry.due = 0.0
+                entry.due = entry.welcome = 0.0
 
     def _work(self) -> None:
         while not self._stop.is_set():
@@ -139,20 +154,22 @@ class SlowTier:
         return [entry for entry in self.entries() if entry.database == database]
 
     def _due(self, databases: Iterable[str]) -> list[Entry]:
+        """Return what is due in some databases, and what may as well be run with it."""
         wanted, now = set(databases), time.monotonic()
-        return [entry for entry in self.entries() if entry.database in wanted and entry.due <= now]
+        entries = [entry for entry in self.entries() if entry.database in wanted]
+        some = any(entry.due <= now for entry in entries)
+        return [entry for entry in entries if some and entry.welcome <= now]
 
     def _run(self, database: str) -> dict[str, bool] | None:
         """Run what is due in a database; of the DSN's own, return the databases that are wanted, None if it is down."""
         due = self._due((database,))
         if database != NO_DATABASE and not due:
             return None
-        dsn = make_conninfo(self.target.dsn, dbname=database) if database else self.target.dsn
-        self._session = session = Session(dsn, self.target.password_file)
+        self._session = session = self._session_with(database)
         found: dict[str, bool] | None = None
         failed: list[tuple[Entry, Outcome]] = []
         try:
-            session.open(time.monotonic() + _CONNECT)
+            _open(session)
             found = None if database else self._discover(session)
             for entry, outcome in self._outcomes(session, due, database):
                 if outcome.failed:
@@ -163,13 +180,20 @@ class SlowTier:
             failed = [(entry, Outcome(0.0, failed=True, detail=one_line(error))) for entry in due]
         finally:
             self._session = None
-            session.close()
+            if session is not self._home:
+                session.close()
         if failed and database and database not in (self._run(NO_DATABASE) or {database}):
             # It was dropped meanwhile, which is no failure.
             self._forget({database})
         for entry, outcome in failed:
             entry.update(outcome)
         return found
+
+    def _session_with(self, database: str) -> Session:
+        if database in (NO_DATABASE, self._home.database()):
+            return self._home
+        self._home.close()
+        return Session(make_conninfo(self.target.dsn, dbname=database), self.target.password_file)
 
     def _outcomes(self, session: Session, due: Sequence[Entry], database: str) -> Iterator[tuple[Entry, Outcome]]:
         run = Pass(session, [entry.enabled for entry in due], float("inf"), database)
@@ -179,7 +203,7 @@ class SlowTier:
             try:
                 if not session.alive():
                     # It ended with the collector before, which must not harm this one.
-                    session.open(time.monotonic() + _CONNECT)
+                    _open(session)
                 with session.cut_after(entry.enabled.statement_timeout + _GRACE):
                     outcome = run.run(entry.enabled, entry.memory)
             except Unreachable as error:
@@ -191,6 +215,12 @@ class SlowTier:
             del self._entries[key]
 
     def _discover(self, session: Session) -> dict[str, bool]:
-        with session.cut_after(_CONNECT + _GRACE), session.transaction(Limits(_CONNECT, _CONNECT)) as connection:
-            _, rows = copy_out(connection, _DISCOVERY)
+        with session.cut_after(_CONNECT + _GRACE), session.transaction(Limits(_CONNECT, _CONNECT)):
+            _, rows = session.rows(_DISCOVERY, few=False)
         return {name: may == "t" for name, may in rows if name and self.target.databases.wanted(name)}
+
+
+def _open(session: Session) -> None:
+    # A session that is there already may have fallen silent.
+    with session.cut_after(_CONNECT + _GRACE):
+        session.open(time.monotonic() + _CONNECT)
