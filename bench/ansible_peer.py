@@ -22,7 +22,7 @@ import os
 import re
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,11 @@ Task = dict[str, Any]
 
 @dataclass(frozen=True)
 class Recap:
-    """What ansible-playbook said in the end."""
+    """What ansible-playbook said in the end, and what it said of each change."""
 
     ok: int
     changed: int
+    changes: Sequence[str]
 
 
 def install() -> Path:
@@ -121,7 +122,7 @@ class Peer:
         recap = _RECAP.search(done.stdout)
         if done.returncode or recap is None:
             raise RuntimeError(f"ansible-playbook {playbook}.yml ended with {done.returncode}:\n{done.stdout[-4000:]}")
-        return Recap(int(recap[1]), int(recap[2]))
+        return Recap(int(recap[1]), int(recap[2]), list(_changes(done.stdout)))
 
     def _write_files(self) -> None:
         """Write each file by itself, and all of them with the links as one archive."""
@@ -255,6 +256,15 @@ class Peer:
             | {"loop": [unit.name for unit in part.units if unit.start]}
             for name, part in self._parts.items()
         ]
+
+
+def _changes(said: str) -> Iterator[str]:
+    task = ""
+    for line in said.splitlines():
+        if line.startswith(("TASK [", "RUNNING HANDLER [")):
+            task = line.rstrip("* ")
+        elif line.startswith("changed:"):
+            yield f"{task} {line}"
 
 
 def _task(title: str, module: str, /, **arguments: Any) -> Task:

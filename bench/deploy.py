@@ -199,7 +199,8 @@ def _unchanged(peer: Peer, playbook: str) -> float:
     begun = time.monotonic()
     recap = peer.run(playbook)
     if recap.changed:
-        raise RuntimeError(f"Ansible ({playbook}) changes {recap.changed} tasks of what is as wanted")
+        changes = "\n".join(recap.changes)
+        raise RuntimeError(f"Ansible ({playbook}) changes {recap.changed} tasks of what is as wanted:\n{changes}")
     return time.monotonic() - begun
 
 

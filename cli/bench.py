@@ -1,5 +1,6 @@
 """`messwarte bench`: run one benchmark."""
 
+import ast
 import sys
 
 import click
@@ -8,11 +9,18 @@ from cli.run import ROOT, run, tool
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("name")
+@click.argument("name", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(name: str, arguments: tuple[str, ...]) -> None:
-    """Run benchmark NAME, which measures both sides in one run; `--json` prints one object."""
-    if not (ROOT / "bench" / f"{name}.py").exists():
-        names = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if "def main" in path.read_text())
-        raise click.ClickException(f"there is no benchmark `{name}`; there are: {', '.join(names)}")
+def command(name: str | None, arguments: tuple[str, ...]) -> None:
+    """Run benchmark NAME, which measures both sides in one run; `--json` prints one object. Without a name, list them."""
+    benchmarks = {path.stem: path.read_text() for path in (ROOT / "bench").glob("*.py")}
+    purposes = {
+        stem: ast.get_docstring(ast.parse(text)) or "" for stem, text in benchmarks.items() if "def main" in text
+    }
+    if name is None:
+        for stem, purpose in sorted(purposes.items()):
+            click.echo(f"{stem:16} {purpose.partition(chr(10))[0]}")
+        return
+    if name not in purposes:
+        raise click.ClickException(f"there is no benchmark `{name}`; there are: {', '.join(sorted(purposes))}")
     sys.exit(run([tool("python"), "-m", f"bench.{name}", *arguments]))

@@ -9,7 +9,10 @@ from cli import stack
 from cli.run import run
 
 _COMMAND = "messwarte-backup"
-_ABSENT = "no backups are deployed on this host; `restore --to latest` gives a fresh one what it needs"
+_ABSENT = (
+    "no backups are deployed on this host: set backup.mode and a place (docs/settings.md), and deploy; "
+    "where a place has backups of a host that was lost, `restore --to latest` brings them to this one"
+)
 
 
 @click.command()
