@@ -12,7 +12,7 @@ from cli.run import ROOT, run, tool
 @click.argument("name", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(name: str | None, arguments: tuple[str, ...]) -> None:
-    """Run benchmark NAME, which measures both sides in one run; `--json` prints one object. Without a name, list them."""
+    """Run benchmark NAME, which measures both sides in one run, or list them; `--json` prints one object."""
     benchmarks = {path.stem: path.read_text() for path in (ROOT / "bench").glob("*.py")}
     purposes = {
         stem: ast.get_docstring(ast.parse(text)) or "" for stem, text in benchmarks.items() if "def main" in text

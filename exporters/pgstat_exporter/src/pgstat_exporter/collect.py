@@ -9,15 +9,13 @@ import psycopg
 from pgstat_exporter.config import Enabled
 from pgstat_exporter.content import Metric, Query, Variant
 from pgstat_exporter.exposition import BadContent, Row, Samples, label_text, label_texts, sample_lines
+from pgstat_exporter.facts import Facts, facts
 from pgstat_exporter.grants import quoted
 from pgstat_exporter.session import (
     BadStatement,
-    Facts,
     Limits,
     LostPrepared,
     Session,
-    facts,
-    limit_statement,
     one_line,
 )
 from pgstat_exporter.texts import TextCache
@@ -133,10 +131,10 @@ class Pass:
         truncated = False
         chosen = list(self._chosen(enabled, extension.columns if extension else frozenset()))
         first = _kept(enabled, memory, *chosen[0]) if chosen else {}
-        with self._session.transaction(budget.limits(), schema, first) as connection:
+        with self._session.transaction(budget.limits(), schema, first):
             for number, (query, variant) in enumerate(chosen):
                 if number:
-                    limit_statement(connection, budget.limits().statement, _kept(enabled, memory, query, variant))
+                    self._session.limit(budget.limits().statement, _kept(enabled, memory, query, variant))
                 result = self._query(enabled, query, variant)
                 if ranks(enabled, query):
                     memory.kept[variant.file] = result.keys(query)

@@ -9,8 +9,9 @@ from pgstat_exporter.collect import Outcome, bounded
 from pgstat_exporter.config import Config, Enabled, Target
 from pgstat_exporter.content import NEVER, Collector
 from pgstat_exporter.exposition import Part
+from pgstat_exporter.facts import facts
 from pgstat_exporter.scrape import Exporter, families
-from pgstat_exporter.session import Limits, Session, Unreachable, facts, one_line
+from pgstat_exporter.session import Limits, Session, Unreachable, one_line
 from pgstat_exporter.strict import Problem
 
 _UNFINISHED = Outcome(0, failed=True, detail="did not finish in time")
@@ -75,14 +76,14 @@ def _explain(target: Target, enabled: Enabled) -> int:
         with session.transaction(limits):
             extensions = facts(session, [], [declaration.extension or ""]).extensions
         extension = extensions.get(declaration.extension or "")
-        with session.transaction(limits, extension.schema if extension else None) as connection:
+        with session.transaction(limits, extension.schema if extension else None):
             for query in declaration.queries:
                 variant = query.choose(session.server(), extension.columns if extension else frozenset())
                 if variant is None:
                     _say([f"-- {query.source}: {'left out' if query.optional else query.otherwise}"])
                     continue
                 statement = bounded(enabled, query, enabled.collector.sql[variant.file])
-                plan = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS)\n{statement}".encode()).fetchall()
+                plan = session.fetch(f"EXPLAIN (ANALYZE, BUFFERS)\n{statement}".encode())
                 _say([f"-- {variant.file}", *(str(row["QUERY PLAN"]) for row in plan), ""])
     except (psycopg.Error, Unreachable) as error:
         _say([f"failed: {one_line(error)}"])

@@ -8,13 +8,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import sql
 from psycopg.pq import Escaping
 from psycopg.pq.abc import PGresult
 from psycopg.rows import dict_row
@@ -59,40 +58,6 @@ class Limits:
     lock: float
 
 
-@dataclass(frozen=True)
-class Extension:
-    """Where an extension is, whether we may use it there, and its columns (`view.column`)."""
-
-    schema: str
-    usable: bool
-    columns: frozenset[str]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a collector's needs are held against: the roles that are ours, and the extensions of this database."""
-
-    roles: frozenset[str]
-    extensions: dict[str, Extension]
-
-
-_ROLES = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ({}) AND pg_has_role(oid, 'USAGE')"
-_EXTENSIONS = """
-SELECT
-    e.extname::text AS name,
-    n.nspname::text AS schema,
-    has_schema_privilege(n.oid, 'USAGE') AS usable,
-    (
-        SELECT string_agg(c.relname || '.' || a.attname, ' ')
-        FROM pg_depend AS d
-        JOIN pg_class AS c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
-        JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
-        WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
-    ) AS columns
-FROM pg_extension AS e
-JOIN pg_namespace AS n ON n.oid = e.extnamespace
-WHERE e.extname = ANY ({})
-"""
 _ESCAPED = re.compile(r"\\(.)")
 _MEANT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
@@ -107,6 +72,8 @@ class Session:
         # Names of the statements that are prepared on the connection.
         self._prepared: set[str] = set()
         self._prepares = True
+        # What a transaction begins with, and a statement's limits, travel with the statement: less to wake up for.
+        self._before = b""
         self._guard = threading.Lock()
 
     def open(self, deadline: float) -> Connection:
@@ -151,23 +118,26 @@ class Session:
     @contextlib.contextmanager
     def transaction(
         self, limits: Limits, schema: str | None = None, further: Mapping[str, str] = _NOTHING
-    ) -> Iterator[Connection]:
+    ) -> Iterator[None]:
         """Open one READ ONLY transaction under these limits and further settings, which end with it.
 
         Names resolve in pg_catalog, then in `schema`.
         """
-        connection = self._connection
-        if connection is None:
-            raise Unreachable("the connection was lost")
+        self._before = _begin(self._wire(), limits, schema, further)
         try:
-            connection.execute(_begin(connection, limits, schema, further))
-            yield connection
+            yield
+            # Where nothing was asked there is no transaction.
+            if not self._before:
+                self._wire().execute(b"COMMIT")
         except BaseException:
             # A broken session must not hide what broke it.
-            with contextlib.suppress(psycopg.Error):
-                connection.execute(b"ROLLBACK")
+            with contextlib.suppress(psycopg.Error, Unreachable):
+                self._wire().execute(b"ROLLBACK")
             raise
-        connection.execute(b"COMMIT")
+
+    def limit(self, seconds: float, further: Mapping[str, str]) -> None:
+        """Give the next statement of the open transaction this much time on the server, and further settings."""
+        self._before += _set(self._wire(), {"statement_timeout": _milliseconds(seconds), **further})
 
     def rows(self, query: str, *, few: bool = True) -> tuple[list[str], list[Row]]:
         """Return a query's column names and rows, each value as PostgreSQL writes it, in the open transaction.
@@ -175,28 +145,47 @@ class Session:
         Where rows are `few`, the server parses and plans the query once and not every time. Many come by COPY.
         Raises LostPrepared when the server process is not the one that it was prepared on.
         """
+        if few and self._prepares:
+            return self._execute_prepared(query)
+        self._send_before()
+        return _copy_out(self._wire(), query)
+
+    def fetch(self, query: bytes, parameters: Mapping[str, Any] = _NOTHING) -> list[dict[str, Any]]:
+        """Return a query's rows as Python's values, in the open transaction."""
+        self._send_before()
+        return self._wire().execute(query, parameters or None).fetchall()
+
+    def _wire(self) -> Connection:
         if self._connection is None:
             raise Unreachable("the connection was lost")
-        if few and self._prepares:
-            return self._execute_prepared(self._connection, query)
-        return _copy_out(self._connection, query)
+        return self._connection
+
+    def _send_before(self) -> None:
+        before, self._before = self._before, b""
+        if before:
+            self._wire().execute(before)
 
     def prepare_no_more(self) -> None:
         """Prepare nothing from now on: a pooler gives each transaction a server process of its own."""
         self._prepares = False
 
-    def _execute_prepared(self, connection: Connection, query: str) -> tuple[list[str], list[Row]]:
+    def _execute_prepared(self, query: str) -> tuple[list[str], list[Row]]:
         # The name tells the text, so that whatever process has a statement of this name has this one.
         name = f"pgstat_{hashlib.sha256(query.encode()).hexdigest()[:32]}"
         try:
             if name not in self._prepared:
+                self._send_before()
                 head = f"PREPARE {name} AS\n"
                 with _places(len(head)):
-                    connection.execute(f"{head}{query}".encode())
+                    self._wire().execute(f"{head}{query}".encode())
                 self._prepared.add(name)
-            result = connection.execute(f"EXECUTE {name}".encode()).pgresult
+            before, self._before = self._before, b""
+            answer = self._wire().execute(before + f"EXECUTE {name}".encode())
         except _LOST as error:
             raise LostPrepared(one_line(error)) from None
+        while answer.nextset():
+            pass
+        result = answer.pgresult
         if result is None:
             raise Unreachable("the server gave no answer")
         names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
@@ -249,24 +238,6 @@ class Session:
                 connection.close()
 
 
-def facts(session: Session, roles: Collection[str], extensions: Collection[str]) -> Facts:
-    """Return which of these roles the session's role has, and which of these extensions its database has."""
-    has = session.rows(_of(_ROLES, roles))[1] if roles else []
-    there = session.rows(_of(_EXTENSIONS, extensions))[1] if extensions else []
-    return Facts(
-        frozenset(role for (role,) in has if role),
-        {
-            name: Extension(schema, usable == "t", frozenset((columns or "").split()))
-            for name, schema, usable, columns in there
-            if name and schema
-        },
-    )
-
-
-def _of(query: str, names: Collection[str]) -> str:
-    return sql.SQL(query).format(sorted(names)).as_string()
-
-
 def _copy_out(connection: Connection, query: str) -> tuple[list[str], list[Row]]:
     """Return a query's column names and rows, each value as PostgreSQL writes it.
 
@@ -311,11 +282,6 @@ def _unescape(found: re.Match[str]) -> str:
     return _MEANT.get(found[1], found[1])
 
 
-def limit_statement(connection: Connection, seconds: float, further: Mapping[str, str]) -> None:
-    """Give the next statement of the open transaction this much time on the server, and further settings."""
-    connection.execute(_set(connection, {"statement_timeout": _milliseconds(seconds), **further}))
-
-
 def _begin(connection: Connection, limits: Limits, schema: str | None, further: Mapping[str, str]) -> bytes:
     settings = {
         "statement_timeout": _milliseconds(limits.statement),
@@ -336,7 +302,7 @@ def _set(connection: Connection, settings: Mapping[str, str]) -> bytes:
     # Not composed by psycopg.sql, which takes longer for it than the server.
     quote = Escaping(connection.pgconn).escape_literal
     calls = [b"pg_catalog.set_config('%b', %b, true)" % (n.encode(), quote(v.encode())) for n, v in settings.items()]
-    return b"SELECT " + b", ".join(calls)
+    return b"SELECT " + b", ".join(calls) + b"; "
 
 
 def _password(path: Path) -> str:

@@ -102,8 +102,8 @@ class TextCache:
     def _fetch(self, session: Session, schema: str | None, keys: list[str], limits: Limits) -> None:
         # In a transaction of its own: texts may be hundreds of MB, and figures must not be lost with them.
         try:
-            with session.transaction(limits, schema) as connection:
-                rows = connection.execute(self._sql, {"keys": keys}).fetchall()
+            with session.transaction(limits, schema):
+                rows = session.fetch(self._sql, {"keys": keys})
         except (psycopg.Error, Unreachable) as error:
             self._rest_until = time.monotonic() + _PAUSE
             log.write("warning", "statement texts could not be read", error=one_line(error), retry_in=f"{_PAUSE:g}s")
