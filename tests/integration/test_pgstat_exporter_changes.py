@@ -13,6 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pgstat_exporter.config import Config, Databases, collectors, enabled
+from pgstat_exporter.scrape import Exporter
 from tests.integration.conftest import Installation, PostgresServer, free_port, wait_until
 from tests.integration.pgstat_exporter_process import MONITOR, monitor_on, running, sessions, shop_server, write_config
 from tests.integration.postgres_versions import CONFIGURATION
@@ -189,6 +191,31 @@ def test_a_server_that_is_heard_no_more(
                 assert set(story.success()[("tray", "shop")].values()) == {1.0}, "it harmed no other collector"
 
 
+def test_a_resting_session_that_is_heard_no_more(server: PostgresServer, background: dict[str, object]) -> None:
+    """That of the background, and that of the scrapes: each is left, and asked in its place is another, at once."""
+    with wire_to(server.port) as wire:
+        dsn = f"host=127.0.0.1 port={wire.port} dbname=shop user={MONITOR}"
+        folders = tuple(background["collector_folders"])  # type: ignore[arg-type,var-annotated]
+        config = Config(dsn=dsn, databases=Databases(include=("shop",)), collector_folders=folders)
+        exporter = Exporter(config.own(), enabled(config, collectors(config), ""))  # type: ignore[arg-type]
+        try:
+            exporter.slow.run_due()
+            exporter.observe(10)
+            for ask in (exporter.slow.run_due, lambda: exporter.observe(10)):
+                for entry in exporter.slow.entries():
+                    entry.due = entry.welcome = 0.0
+                wire.silent.clear()
+                wire.until = b"SHOW"
+                ask()
+                assert wire.silent.is_set()
+            assert not [entry.place for entry in exporter.slow.entries() if entry.last.failed]
+            run = exporter.observe(10)
+            assert run.answered
+            assert not [name for name, outcome in run.outcomes.items() if outcome.failed]
+        finally:
+            exporter.close()
+
+
 @contextlib.contextmanager
 def pooler(program: str, server: PostgresServer, **settings: object) -> Iterator[str]:
     """A PgBouncer in transaction mode; yields a connection string without database and user."""
@@ -249,6 +276,7 @@ def test_behind_a_pooler_in_transaction_mode(
                 seen.update(connection.execute(asked).fetchall())
                 connection.commit()
 
+    errors = server.log().count('prepared statement "pgstat_')
     with pooler(program, server, default_pool_size=2) as place:
         threads = [threading.Thread(target=rival, args=(place,)) for _ in range(3)]
         config = write_config(tmp_path, f"{place} dbname=shop user={MONITOR}", **background)
@@ -265,6 +293,7 @@ def test_behind_a_pooler_in_transaction_mode(
             for name in ("shelf", "tray"):
                 assert set(story.success()[(name, "shop")].values()) == {1.0}, name
     untouched = server.execute(asked.rpartition(",")[0], "shop")
+    assert server.log().count('prepared statement "pgstat_') - errors <= 2, "each session tries it once"
     assert {row[:-1] for row in seen} == set(untouched)
     assert len({row[-1] for row in seen}) == 2, "they shared the sessions"
     wait_until(lambda: not sessions(server), "no session is left on the server")

@@ -1,5 +1,6 @@
 """pgstat_exporter where settings of the role, names and files are not what one expects; on servers of its own."""
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +85,20 @@ def test_a_transaction_that_cannot_begin_harms_no_later_scrape(server: PostgresS
         assert failed(exporter.scrape()) == set()
 
 
+def test_a_locked_catalog_piles_nothing_up(server: PostgresServer, tmp_path: Path) -> None:
+    """Somebody holds what every function is looked up in, as VACUUM FULL does: no scrape leaves a session behind."""
+    with running(write_config(tmp_path, server.dsn("shop", MONITOR), collectors=only("activity", "locks"))) as exporter:
+        assert failed(exporter.scrape()) == set()
+        with psycopg.connect(server.dsn("shop")) as holder:
+            holder.execute("LOCK TABLE pg_catalog.pg_proc IN ACCESS EXCLUSIVE MODE")
+            # One that knows the functions already would not wait.
+            server.execute(f"SELECT pg_terminate_backend({sessions(server)[0]})")
+            for _ in range(4):
+                assert failed(exporter.scrape(header=1)) == {"activity", "locks"}
+            assert len(sessions(server)) == 1
+        assert failed(exporter.scrape()) == set()
+
+
 SLOW = """
 help: What takes half a second.
 queries:
@@ -121,6 +136,53 @@ def test_sql_that_is_wrong_is_named_with_its_line(server: PostgresServer, tmp_pa
         _, log = exporter.stop()
     line = 4 if "FROM" in sql else 2
     assert f"slow.sql:{line}: syntax error at or near" in log
+
+
+def test_a_table_that_goes_is_named_with_its_line(server: PostgresServer, tmp_path: Path) -> None:
+    """Also where the statement had been prepared while the table was there."""
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    (tmp_path / "slow.sql").write_text("SELECT count(*) AS answer\nFROM public.flüchtig\n")
+    server.execute(f"CREATE TABLE flüchtig (); GRANT SELECT ON flüchtig TO {MONITOR}", "shop")
+    config = write_config(tmp_path, server.dsn("shop", MONITOR), collector_folders=[str(tmp_path)])
+    with running(config) as exporter:
+        assert failed(exporter.scrape()) == set()
+        server.execute("DROP TABLE flüchtig", "shop")
+        assert failed(exporter.scrape()) == {"slow"}
+        _, log = exporter.stop()
+    assert re.search("slow.sql:2: relation .*public.flüchtig.* does not exist", log)
+
+
+def test_a_table_that_changes_ends_no_other_preparing(server: PostgresServer, tmp_path: Path) -> None:
+    """A column of another type spoils the statement that was prepared, which is asked another way from then on."""
+    (tmp_path / "slow.yaml").write_text(SLOW)
+    (tmp_path / "slow.sql").write_text("SELECT answer AS answer FROM public.wandel\n")
+    server.execute(f"CREATE TABLE wandel AS SELECT 1 AS answer; GRANT SELECT ON wandel TO {MONITOR}", "shop")
+    config = write_config(tmp_path, server.dsn("shop", MONITOR), collector_folders=[str(tmp_path)])
+    with running(config) as exporter:
+        assert exporter.scrape().value("slow_answer") == 1
+        server.execute("ALTER TABLE wandel ALTER answer TYPE bigint", "shop")
+        server.execute("SELECT pg_stat_statements_reset()", "shop")
+        assert [exporter.scrape().value("slow_answer") for _ in range(2)] == [1, 1]
+    asked = server.execute("SELECT query FROM pg_stat_statements(true)", "shop")
+    assert [query for (query,) in asked if query.startswith("COPY")], "what has changed comes another way"
+    assert [query for (query,) in asked if "pg_stat_bgwriter" in query and "COPY" not in query], "the rest as before"
+
+
+def test_preparing_is_in_a_statements_time(server: PostgresServer, tmp_path: Path) -> None:
+    """A table is held while the statement is prepared: what it takes then is not given a second time."""
+    (tmp_path / "slow.yaml").write_text(SLOW.replace("queries:", "lock_timeout: 9s\nstatement_timeout: 1s\nqueries:"))
+    (tmp_path / "slow.sql").write_text("SELECT count(*) AS answer\nFROM public.gehalten, pg_sleep(0.8)\n")
+    server.execute(f"CREATE TABLE gehalten (); GRANT SELECT ON gehalten TO {MONITOR}", "shop")
+    config = write_config(tmp_path, server.dsn("shop", MONITOR), collector_folders=[str(tmp_path)])
+    with psycopg.connect(server.dsn("shop")) as holder, running(config) as exporter, ThreadPoolExecutor(1) as pool:
+        holder.execute("LOCK TABLE gehalten IN ACCESS EXCLUSIVE MODE")
+        answer = pool.submit(exporter.scrape)
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'gehalten'::regclass"
+        wait_until(lambda: server.execute(waiting, "shop") != [], "it waits")
+        time.sleep(0.5)
+        holder.rollback()
+        assert failed(answer.result()) == {"slow"}
+        assert failed(exporter.scrape()) == set()
 
 
 def test_a_database_whose_name_is_no_utf8(server: PostgresServer, tmp_path: Path) -> None:

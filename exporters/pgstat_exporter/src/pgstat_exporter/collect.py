@@ -22,7 +22,7 @@ from pgstat_exporter.texts import TextCache
 
 NO_DATABASE = ""
 _KEPT = "pgstat_exporter.kept"
-# Rows of which psycopg without its C part makes no more than COPY's parsing would save.
+# Up to so many rows, fetching costs psycopg without its C part no more than COPY saves.
 _FEW = 100
 _BETWEEN, _BEHIND = "\x1f", "\x1e"
 
@@ -118,7 +118,6 @@ class Pass:
         try:
             return self._run(enabled, memory, budget)
         except LostPrepared:
-            self._session.prepare_no_more()
             return self._run(enabled, memory, budget)
 
     def _run(self, enabled: Enabled, memory: Memory, budget: Budget) -> tuple[dict[str, Samples], bool]:
@@ -130,12 +129,9 @@ class Pass:
         keys: set[str] = set()
         truncated = False
         chosen = list(self._chosen(enabled, extension.columns if extension else frozenset()))
-        first = _kept(enabled, memory, *chosen[0]) if chosen else {}
-        with self._session.transaction(budget.limits(), schema, first):
-            for number, (query, variant) in enumerate(chosen):
-                if number:
-                    self._session.limit(budget.limits().statement, _kept(enabled, memory, query, variant))
-                result = self._query(enabled, query, variant)
+        with self._session.transaction(budget.limits(), schema):
+            for query, variant in chosen:
+                result = self._query(enabled, query, variant, memory)
                 if ranks(enabled, query):
                     memory.kept[variant.file] = result.keys(query)
                 samples.update(self._samples(enabled, query, result))
@@ -186,12 +182,12 @@ class Pass:
             raise self._facts
         return self._facts
 
-    def _query(self, enabled: Enabled, query: Query, variant: Variant) -> "_Result":
+    def _query(self, enabled: Enabled, query: Query, variant: Variant, memory: Memory) -> "_Result":
         statement = bounded(enabled, query, enabled.collector.sql[variant.file])
-        # A database's session ends with its pass, and what it has may be much.
+        # What a database has may be much, and most databases are left at once.
         few = not enabled.collector.per_database and (enabled.top or 0) <= _FEW
         try:
-            names, rows = self._session.rows(statement, few=few)
+            names, rows = self._session.rows(statement, few=few, settings=_kept(enabled, memory, query, variant))
         except BadStatement as bad:
             start = statement.index(enabled.collector.sql[variant.file])
             line = statement.count("\n", start, max(bad.position, start)) + 1

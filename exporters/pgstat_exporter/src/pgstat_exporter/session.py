@@ -30,12 +30,7 @@ class Unreachable(Exception):  # noqa: N818 - it is shown to people as it is
     """Why there is no session with the server."""
 
 
-# The last one: what it was made for has changed its columns.
-_LOST = (
-    psycopg.errors.InvalidSqlStatementName,
-    psycopg.errors.DuplicatePreparedStatement,
-    psycopg.errors.FeatureNotSupported,
-)
+_LOST = (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement)
 
 
 class BadStatement(Exception):  # noqa: N818 - it is shown to people with its place
@@ -47,7 +42,7 @@ class BadStatement(Exception):  # noqa: N818 - it is shown to people with its pl
 
 
 class LostPrepared(Exception):  # noqa: N818 - it tells to go on without
-    """What was prepared is not there, or is there already: the server process is another one."""
+    """What was prepared cannot be used: the server process is another one, or a table has changed."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +64,24 @@ class Session:
         self._dsn = dsn
         self._password_file = password_file
         self._connection: Connection | None = None
-        # Names of the statements that are prepared on the connection.
+        # Names of the statements that are prepared on the connection, and of those that it cannot keep.
         self._prepared: set[str] = set()
+        self._changed: set[str] = set()
         self._prepares = True
         # What a transaction begins with, and a statement's limits, travel with the statement: less to wake up for.
         self._before = b""
+        # When the time of the open transaction's statements is over.
+        self._end = 0.0
         self._guard = threading.Lock()
 
     def open(self, deadline: float) -> Connection:
         """Return a connection that answered just now, or raise Unreachable; `deadline` is on the monotonic clock."""
         if self._connection is not None:
             try:
-                # Not SELECT: a standby refuses it where the default isolation level is SERIALIZABLE.
-                self._connection.execute(b"SHOW transaction_isolation")
+                # It may have fallen silent: half of the time is left for another.
+                with self.cut_after((deadline - time.monotonic()) / 2):
+                    # Not SELECT: a standby refuses it where the default isolation level is SERIALIZABLE.
+                    self._connection.execute(b"SHOW transaction_isolation")
             except psycopg.Error:
                 # The server restarted, a firewall dropped the idle session: connect anew in the same scrape.
                 self.close()
@@ -91,6 +91,7 @@ class Session:
         with self._guard:
             self._connection = connection
             self._prepared.clear()
+            self._changed.clear()
         return connection
 
     def _connect(self, deadline: float) -> Connection:
@@ -116,14 +117,13 @@ class Session:
             raise Unreachable(one_line(error)) from None
 
     @contextlib.contextmanager
-    def transaction(
-        self, limits: Limits, schema: str | None = None, further: Mapping[str, str] = _NOTHING
-    ) -> Iterator[None]:
-        """Open one READ ONLY transaction under these limits and further settings, which end with it.
+    def transaction(self, limits: Limits, schema: str | None = None) -> Iterator[None]:
+        """Open one READ ONLY transaction, for whose statements together the limits hold.
 
         Names resolve in pg_catalog, then in `schema`.
         """
-        self._before = _begin(self._wire(), limits, schema, further)
+        self._before = _begin(self._wire(), limits, schema)
+        self._end = time.monotonic() + limits.statement
         try:
             yield
             # Where nothing was asked there is no transaction.
@@ -135,53 +135,71 @@ class Session:
                 self._wire().execute(b"ROLLBACK")
             raise
 
-    def limit(self, seconds: float, further: Mapping[str, str]) -> None:
-        """Give the next statement of the open transaction this much time on the server, and further settings."""
-        self._before += _set(self._wire(), {"statement_timeout": _milliseconds(seconds), **further})
-
-    def rows(self, query: str, *, few: bool = True) -> tuple[list[str], list[Row]]:
+    def rows(
+        self, query: str, *, few: bool = True, settings: Mapping[str, str] = _NOTHING
+    ) -> tuple[list[str], list[Row]]:
         """Return a query's column names and rows, each value as PostgreSQL writes it, in the open transaction.
 
         Where rows are `few`, the server parses and plans the query once and not every time. Many come by COPY.
-        Raises LostPrepared when the server process is not the one that it was prepared on.
+        Settings end with the transaction. Raises TimeoutError when the transaction's time is over, and LostPrepared
+        when what was prepared cannot be used; another try goes without.
         """
-        if few and self._prepares:
-            return self._execute_prepared(query)
+        self._prepare_to_send(settings)
+        if few and self._prepares and (name := _name(query)) not in self._changed:
+            return self._execute_prepared(name, query)
         self._send_before()
         return _copy_out(self._wire(), query)
 
     def fetch(self, query: bytes, parameters: Mapping[str, Any] = _NOTHING) -> list[dict[str, Any]]:
         """Return a query's rows as Python's values, in the open transaction."""
+        self._prepare_to_send()
         self._send_before()
         return self._wire().execute(query, parameters or None).fetchall()
+
+    def prepare_no_more(self) -> None:
+        """Prepare nothing from now on."""
+        self._prepares = False
 
     def _wire(self) -> Connection:
         if self._connection is None:
             raise Unreachable("the connection was lost")
         return self._connection
 
+    def _prepare_to_send(self, settings: Mapping[str, str] = _NOTHING) -> None:
+        """Have settings, and the time that is left for another statement than the first, travel with a statement."""
+        if not self._before:
+            left = self._end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("its time, or the scrape's, was over")
+            settings = {"statement_timeout": _milliseconds(left), **settings}
+        if settings:
+            self._before += _set(self._wire(), settings)
+
     def _send_before(self) -> None:
         before, self._before = self._before, b""
         if before:
             self._wire().execute(before)
 
-    def prepare_no_more(self) -> None:
-        """Prepare nothing from now on: a pooler gives each transaction a server process of its own."""
-        self._prepares = False
-
-    def _execute_prepared(self, query: str) -> tuple[list[str], list[Row]]:
-        # The name tells the text, so that whatever process has a statement of this name has this one.
-        name = f"pgstat_{hashlib.sha256(query.encode()).hexdigest()[:32]}"
+    def _execute_prepared(self, name: str, query: str) -> tuple[list[str], list[Row]]:
+        head = f"PREPARE {name} AS\n"
         try:
-            if name not in self._prepared:
-                self._send_before()
-                head = f"PREPARE {name} AS\n"
-                with _places(len(head)):
+            # Where a statement has to be planned anew, the server points into its text, too.
+            with _places(len(head)):
+                if name not in self._prepared:
+                    self._send_before()
                     self._wire().execute(f"{head}{query}".encode())
-                self._prepared.add(name)
-            before, self._before = self._before, b""
-            answer = self._wire().execute(before + f"EXECUTE {name}".encode())
+                    self._prepared.add(name)
+                    # What preparing took, waiting for locks above all, is the statement's own time.
+                    self._prepare_to_send()
+                before, self._before = self._before, b""
+                answer = self._wire().execute(before + f"EXECUTE {name}".encode())
+        except psycopg.errors.FeatureNotSupported as error:
+            # What it was made for has changed its columns.
+            self._changed.add(name)
+            raise LostPrepared(one_line(error)) from None
         except _LOST as error:
+            # A pooler gives each transaction a server process of its own.
+            self.prepare_no_more()
             raise LostPrepared(one_line(error)) from None
         while answer.nextset():
             pass
@@ -201,7 +219,7 @@ class Session:
 
     def database(self) -> str | None:
         """Return the name of the database that the session is connected to."""
-        return self._connection.info.dbname if self._connection else None
+        return self._connection.info.dbname if self._connection and not self._connection.closed else None
 
     def describe(self) -> str:
         """Return in words what the session is connected to, without secrets."""
@@ -236,6 +254,11 @@ class Session:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
+
+
+def _name(query: str) -> str:
+    # It tells the text, so that whatever process has a statement of this name has this one.
+    return f"pgstat_{hashlib.sha256(query.encode()).hexdigest()[:32]}"
 
 
 def _copy_out(connection: Connection, query: str) -> tuple[list[str], list[Row]]:
@@ -282,23 +305,23 @@ def _unescape(found: re.Match[str]) -> str:
     return _MEANT.get(found[1], found[1])
 
 
-def _begin(connection: Connection, limits: Limits, schema: str | None, further: Mapping[str, str]) -> bytes:
+def _begin(connection: Connection, limits: Limits, schema: str | None) -> bytes:
     settings = {
         "statement_timeout": _milliseconds(limits.statement),
-        "lock_timeout": _milliseconds(limits.lock),
         "search_path": f"pg_catalog, {_identifier(schema)}" if schema else "pg_catalog",
         "jit": "off",
         # The collectors' SQL is written for it.
         "standard_conforming_strings": "on",
         "max_parallel_workers_per_gather": "0",
-        **further,
     }
-    # A standby refuses the isolation level SERIALIZABLE, which may be the default.
-    return b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; " + _set(connection, settings)
+    # A standby refuses the isolation level SERIALIZABLE, which may be the default. SET needs no catalog: somebody may
+    # hold a lock on the one that set_config() is looked up in.
+    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL lock_timeout = '{_milliseconds(limits.lock)}'; "
+    return begin.encode() + _set(connection, settings)
 
 
 def _set(connection: Connection, settings: Mapping[str, str]) -> bytes:
-    # SELECT set_config() and not SET LOCAL: pg_stat_statements would keep each SET with its varying figure apart.
+    # SELECT set_config(), as pg_stat_statements would keep each SET with its varying figure apart.
     # Not composed by psycopg.sql, which takes longer for it than the server.
     quote = Escaping(connection.pgconn).escape_literal
     calls = [b"pg_catalog.set_config('%b', %b, true)" % (n.encode(), quote(v.encode())) for n, v in settings.items()]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from psycopg.conninfo import make_conninfo
@@ -14,7 +14,7 @@ from pgstat_exporter.session import Limits, Session, Unreachable, one_line
 
 # A collector that failed is tried again after so many seconds, or after its own interval when that is shorter.
 _RETRY = 30.0
-# The part of its interval by which a collector may be early.
+# The part of that time by which it may be early.
 _EARLY = 0.25
 _CONNECT = 10.0
 # What the server's own timeout may be late before the connection is cut.
@@ -102,7 +102,6 @@ class SlowTier:
             session.abort()
         if self._thread:
             self._thread.join(1)
-        self._home.close()
 
     def died(self) -> bool:
         """Return whether it ended without having been told to."""
@@ -118,7 +117,8 @@ class SlowTier:
         databases = self._run(NO_DATABASE)
         if databases is None:
             # The server is out of reach: what is due in its databases fails without being tried.
-            for entry in self._due(name for _, name in self._entries):
+            now = time.monotonic()
+            for entry in (one for one in self.entries() if one.due <= now):
                 entry.update(Outcome(0.0, failed=True, detail="the server was out of reach"))
             return
         # The one that we are in comes first; to enter another is to leave it.
@@ -139,11 +139,14 @@ class SlowTier:
                 entry.due = entry.welcome = 0.0
 
     def _work(self) -> None:
-        while not self._stop.is_set():
-            self.run_due()
-            self.first_pass.set()
-            due = min((entry.due for entry in self.entries()), default=0.0)
-            self._stop.wait(min(max(1.0, due - time.monotonic()), _RETRY * 2))
+        try:
+            while not self._stop.is_set():
+                self.run_due()
+                self.first_pass.set()
+                due = min((entry.due for entry in self.entries()), default=0.0)
+                self._stop.wait(min(max(1.0, due - time.monotonic()), _RETRY * 2))
+        finally:
+            self._home.close()
 
     def _add(self, database: str) -> None:
         for one in self.collectors:
@@ -153,23 +156,23 @@ class SlowTier:
     def _of(self, database: str) -> list[Entry]:
         return [entry for entry in self.entries() if entry.database == database]
 
-    def _due(self, databases: Iterable[str]) -> list[Entry]:
-        """Return what is due in some databases, and what may as well be run with it."""
-        wanted, now = set(databases), time.monotonic()
-        entries = [entry for entry in self.entries() if entry.database in wanted]
+    def _due(self, database: str) -> list[Entry]:
+        """Return what is due in a database, and what may as well be run with it."""
+        now = time.monotonic()
+        entries = self._of(database)
         some = any(entry.due <= now for entry in entries)
         return [entry for entry in entries if some and entry.welcome <= now]
 
     def _run(self, database: str) -> dict[str, bool] | None:
         """Run what is due in a database; of the DSN's own, return the databases that are wanted, None if it is down."""
-        due = self._due((database,))
+        due = self._due(database)
         if database != NO_DATABASE and not due:
             return None
         self._session = session = self._session_with(database)
         found: dict[str, bool] | None = None
         failed: list[tuple[Entry, Outcome]] = []
         try:
-            _open(session)
+            session.open(time.monotonic() + _CONNECT)
             found = None if database else self._discover(session)
             for entry, outcome in self._outcomes(session, due, database):
                 if outcome.failed:
@@ -177,7 +180,8 @@ class SlowTier:
                 else:
                     entry.update(outcome)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread and with it the service
-            failed = [(entry, Outcome(0.0, failed=True, detail=one_line(error))) for entry in due]
+            outcome = Outcome(0.0, failed=True, detail=one_line(error))
+            failed = [(entry, outcome) for entry in due if entry.due <= time.monotonic()]
         finally:
             self._session = None
             if session is not self._home:
@@ -193,7 +197,10 @@ class SlowTier:
         if database in (NO_DATABASE, self._home.database()):
             return self._home
         self._home.close()
-        return Session(make_conninfo(self.target.dsn, dbname=database), self.target.password_file)
+        session = Session(make_conninfo(self.target.dsn, dbname=database), self.target.password_file)
+        # It ends with this visit; behind a pooler each would find what the one before prepared.
+        session.prepare_no_more()
+        return session
 
     def _outcomes(self, session: Session, due: Sequence[Entry], database: str) -> Iterator[tuple[Entry, Outcome]]:
         run = Pass(session, [entry.enabled for entry in due], float("inf"), database)
@@ -203,7 +210,7 @@ class SlowTier:
             try:
                 if not session.alive():
                     # It ended with the collector before, which must not harm this one.
-                    _open(session)
+                    session.open(time.monotonic() + _CONNECT)
                 with session.cut_after(entry.enabled.statement_timeout + _GRACE):
                     outcome = run.run(entry.enabled, entry.memory)
             except Unreachable as error:
@@ -218,9 +225,3 @@ class SlowTier:
         with session.cut_after(_CONNECT + _GRACE), session.transaction(Limits(_CONNECT, _CONNECT)):
             _, rows = session.rows(_DISCOVERY, few=False)
         return {name: may == "t" for name, may in rows if name and self.target.databases.wanted(name)}
-
-
-def _open(session: Session) -> None:
-    # A session that is there already may have fallen silent.
-    with session.cut_after(_CONNECT + _GRACE):
-        session.open(time.monotonic() + _CONNECT)
