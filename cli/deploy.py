@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from cli import stack
+from deploy.components import ORDER
 
 
 @click.command()
@@ -79,6 +80,8 @@ def _going(step: dict[str, Any], host: str) -> list[str]:
 
 
 def _roll_back(inventory: str, component: str) -> int:
+    if component not in ORDER:
+        raise click.ClickException(f"there is no component `{component}`; there are: {', '.join(ORDER)}")
     status = stack.pyinfra(inventory, "deploy/rollback.py", "--data", f"component={component}")
     if not status:
         print(f"{component} runs as before; ./messwarte deploy brings back what the settings say: change those first")

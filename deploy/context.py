@@ -10,7 +10,7 @@ from deploy.facts import Facts
 from deploy.grafana import source
 from deploy.plan import Plan
 from deploy.topology import Topology, secrets_of, settings_of
-from settings import Settings, SettingsError
+from settings import SecretsError, Settings, SettingsError
 
 
 def make_plan(host: Any, inventory: Any) -> Plan:
@@ -22,6 +22,11 @@ def make_plan(host: Any, inventory: Any) -> Plan:
     url = f"{settings.grafana.source.repository}/gpg.key" if from_repository else ""
     facts = host.get_fact(Facts, url=url)
     secrets = secrets_of(host.data, keep=os.environ.get("MESSWARTE_KEEP_SECRETS") != "no")
+    if secrets.new and facts.applied:
+        raise SecretsError(
+            f"{secrets.path}: is missing, and {host.name} has been deployed with its secrets; put it back, or create "
+            "it empty to have every secret made anew, which loses what is encrypted with the old ones"
+        )
     reachable = facts.grafana_reachable or not url
     return Plan(settings, secrets, topology, node, facts, *_grafana(settings, reachable, facts.grafana_there))
 

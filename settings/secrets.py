@@ -38,6 +38,8 @@ class Secrets:
         that opens what age encrypted.
         """
         self.path = path
+        # Whether every secret will be made anew.
+        self.new = not path.exists()
         self._store = store_of(path, identity)
         self._keeps = keep
         self._values = self._read()

@@ -1,8 +1,14 @@
 """Asking and changing the host through its own tools: shell commands, systemd, dpkg."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
+
+# A paragraph of dpkg's records; one that waits for triggers works already.
+_INSTALLED = re.compile(
+    r"^Package: (\S+)\n(?:(?:Essential|Protected): .*\n)*Status: \S+ \S+ (?:installed|triggers-\w+)$", re.MULTILINE
+)
 
 
 class ApplyError(Exception):
@@ -64,8 +70,11 @@ def journal(unit: str) -> str:
 
 
 def installed_packages() -> set[str]:
-    """Return the names of the Debian packages that are installed (by dpkg's file lists, which is quick)."""
-    return {path.stem.partition(":")[0] for path in Path("/var/lib/dpkg/info").glob("*.list")}
+    """Return the names of the Debian packages that are installed, by dpkg's own records, which is quick.
+
+    Those that were removed and left their configuration are not.
+    """
+    return set(_INSTALLED.findall(Path("/var/lib/dpkg/status").read_text(encoding="utf-8")))
 
 
 def missing_packages(packages: list[str]) -> list[str]:

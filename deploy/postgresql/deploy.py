@@ -44,6 +44,7 @@ def component(plan: Plan) -> Component | None:
         "messwarte.conf",
         "pg_hba.conf",
         "pg_ident.conf",
+        "start.conf",
         "check.conf",
         "overrides.sql",
         "probe.sql",
@@ -60,10 +61,13 @@ def component(plan: Plan) -> Component | None:
             File("overrides.sql", render(f"{_T}/overrides.sql.j2")),
             *tls,
             File("probe.sql", render(f"{_T}/probe.sql.j2")),
+            File("start.conf", "auto\n"),
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
         ),
         links={
             "/etc/postgresql/17/main/conf.d/messwarte.conf": "messwarte.conf",
+            # By this Debian's generator enables the unit.
+            "/etc/postgresql/17/main/start.conf": "start.conf",
             f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf",
         },
         # The unit template is enabled by Debian's postgresql.service and its generator.

@@ -93,11 +93,14 @@ ROWS = {
         "-c \"ALTER ROLE erp_app SET search_path = 'public'\"; "
         f"echo 'host all all all trust' >> {_ETC.format('postgresql')}/pg_hba.conf; "
         f"echo 'messwarte root erp_owner' >> {_ETC.format('postgresql')}/pg_ident.conf; "
-        "systemctl disable --quiet postgresql.service",
+        "echo manual > /etc/postgresql/17/main/start.conf; "
+        "systemctl disable --quiet postgresql.service; systemctl daemon-reload",
         {
             "postgresql": [
                 "/etc/messwarte/postgresql/*/pg_hba.conf (content)",
                 "/etc/messwarte/postgresql/*/pg_ident.conf (content)",
+                "/etc/messwarte/postgresql/*/start.conf (content)",
+                "postgresql@17-main.service is active/disabled",
                 "postgresql.service is */disabled",
                 "settings: now compute_query_id=off for role ALL in database ALL",
                 "settings: now track_io_timing=off for role ALL in database erp",
@@ -109,7 +112,7 @@ ROWS = {
         f"{_PSQL} -c \"SELECT string_agg(conf, ' ') FROM pg_db_role_setting, unnest(setconfig) AS conf\" "
         f'| grep -qx search_path=public && {_PSQL} -c "SELECT count(*) FROM pg_hba_file_rules '
         "WHERE auth_method = 'trust'\" "
-        "| grep -qx 0 && systemctl is-enabled postgresql",
+        "| grep -qx 0 && systemctl is-enabled postgresql && systemctl is-enabled postgresql@17-main",
     ),
     "objects of the versioned SQL": Row(
         f"{_ERP} -c 'DROP INDEX idx_charge_art_date' -c 'DROP MATERIALIZED VIEW mv_chargen_pro_kategorie' "
@@ -292,6 +295,39 @@ def test_every_change_by_hand_is_named_and_taken_back(changed: Stack) -> None:
     again = changed.deploy()
     assert (again.status, again.changed) == (0, {}), again.said
     assert _started(machine) == after
+
+
+def test_package_that_was_removed_comes_back(changed: Stack) -> None:
+    """Its configuration stayed, as dpkg's records say; that is not enough."""
+    changed.machine.succeed("apt-get remove -y -qq prometheus-redis-exporter")
+    assert _differences(changed.lab).keys() == {"packages", "redis_exporter"}
+    run = changed.deploy()
+    assert (run.status, run.failed) == (0, {}), run.said
+    changed.machine.succeed("systemctl is-active prometheus-redis-exporter")
+    assert _differences(changed.lab) == {}
+
+
+def test_missing_secrets_are_not_made_anew(changed: Stack) -> None:
+    """Neither by a deploy nor by a check, where a host has the stack already."""
+    secrets = STATE / changed.lab / "secrets.yml"
+    kept = secrets.rename(secrets.with_suffix(".kept"))
+    try:
+        for arguments in ([], ["--check"]):
+            refused = _verb(changed.lab, *arguments)
+            assert refused.returncode != 0
+            said = refused.stdout + refused.stderr
+            assert f"{secrets}: is missing, and erp has been deployed with its secrets" in said
+            assert not secrets.exists()
+    finally:
+        kept.rename(secrets)
+    assert _differences(changed.lab) == {}
+
+
+def test_rollback_of_what_there_is_not(changed: Stack) -> None:
+    """A typo is no success."""
+    refused = _verb(changed.lab, "--rollback", "posgresql")
+    assert refused.returncode == 1
+    assert "there is no component `posgresql`; there are: " in refused.stderr
 
 
 def test_setting_that_another_file_sets_again_is_no_success(changed: Stack) -> None:
