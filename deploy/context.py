@@ -14,7 +14,7 @@ from settings import SecretsError, Settings, SettingsError
 
 
 def make_plan(host: Any, inventory: Any) -> Plan:
-    """Return what decides about one host. Raises SettingsError before anything is touched."""
+    """Return what decides about one host. Raises SettingsError or SecretsError before anything is touched."""
     _, settings = settings_of(host.data)
     topology = Topology.of(inventory, settings)
     node = next(node for node in topology.nodes if node.name == host.name)

@@ -144,7 +144,7 @@ class Session:
         Settings end with the transaction. Raises TimeoutError when the transaction's time is over, and LostPrepared
         when what was prepared cannot be used; another try goes without.
         """
-        self._prepare_to_send(settings)
+        self._add_limits(settings)
         if few and self._prepares and (name := _name(query)) not in self._changed:
             return self._execute_prepared(name, query)
         self._send_before()
@@ -152,7 +152,7 @@ class Session:
 
     def fetch(self, query: bytes, parameters: Mapping[str, Any] = _NOTHING) -> list[dict[str, Any]]:
         """Return a query's rows as Python's values, in the open transaction."""
-        self._prepare_to_send()
+        self._add_limits()
         self._send_before()
         return self._wire().execute(query, parameters or None).fetchall()
 
@@ -165,7 +165,7 @@ class Session:
             raise Unreachable("the connection was lost")
         return self._connection
 
-    def _prepare_to_send(self, settings: Mapping[str, str] = _NOTHING) -> None:
+    def _add_limits(self, settings: Mapping[str, str] = _NOTHING) -> None:
         """Have settings, and the time that is left for another statement than the first, travel with a statement."""
         if not self._before:
             left = self._end - time.monotonic()
@@ -190,7 +190,7 @@ class Session:
                     self._wire().execute(f"{head}{query}".encode())
                     self._prepared.add(name)
                     # What preparing took, waiting for locks above all, is the statement's own time.
-                    self._prepare_to_send()
+                    self._add_limits()
                 before, self._before = self._before, b""
                 answer = self._wire().execute(before + f"EXECUTE {name}".encode())
         except psycopg.errors.FeatureNotSupported as error:
