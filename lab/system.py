@@ -20,6 +20,8 @@ PACKAGES = {
     "ssh-keygen": "openssh-client",
 }
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Held by whoever installs packages on this machine: apt-get waits for its locks in some steps only.
+INSTALLING = Path("/run/lock/messwarte-packages")
 # A program started with this ends with the process that waits for it, also when that is killed.
 BOUND = ("setpriv", "--pdeathsig", "KILL", "--")
 Progress = Callable[[str], None]
@@ -123,11 +125,12 @@ def require(progress: Progress) -> None:
     if not installed("apt-get"):
         raise LabError(f"these packages are missing, and there is no apt-get on this machine: {' '.join(missing)}")
     progress(f"installing {', '.join(missing)} on this machine (apt-get)")
-    run(["dpkg", "--configure", "-a"])
-    wait = "DPkg::Lock::Timeout=300"
-    # Lists that cannot be refreshed may still do; the installation tells.
-    run(["apt-get", "update", "-qq", "-o", wait], check=False)
-    run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", wait, *missing])
+    with locked(INSTALLING):
+        run(["dpkg", "--configure", "-a"])
+        wait = "DPkg::Lock::Timeout=300"
+        # Lists that cannot be refreshed may still do; the installation tells.
+        run(["apt-get", "update", "-qq", "-o", wait], check=False)
+        run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", wait, *missing])
     if missing_packages():
         raise LabError(f"installed {' '.join(missing)}, and still not there: {' '.join(missing_packages())}")
 
