@@ -9,6 +9,9 @@ import click
 from cli import stack
 from deploy.components import ORDER
 
+# Differences of one component that are printed: a file that cannot be read any more takes every setting with it.
+_NAMED = 10
+
 
 @click.command()
 @stack.inventory_argument
@@ -65,7 +68,9 @@ def _check(inventory: str, hosts: set[str], as_json: bool) -> int:
         print(json.dumps(drift, indent=2))
     else:
         for one in drift:
-            print(f"{one['host']}: {one['component']} differs: {', '.join(one['differences'])}")
+            named, more = one["differences"][:_NAMED], len(one["differences"][_NAMED:])
+            said = ", ".join([*named, *([f"{more} more (all: --json)"] if more else [])])
+            print(f"{one['host']}: {one['component']} differs: {said}")
         again = stack.with_lab("deploy") if inventory == stack.LAB_INVENTORY else f"./messwarte deploy {inventory}"
         print(
             f"components that differ: {len(drift)}; bring them to what is wanted with {again}" if drift else "no drift"

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 import click
 
 from cli import stack
+from cli.load import address
+from proof.access import load_options
 from settings import Secrets, SecretsError, Settings, certificates
 from settings.known import KNOWN
 
@@ -37,7 +39,7 @@ def list_(inventory: str, lab: str) -> None:  # noqa: ARG001  the inventory read
 @click.option("--no-deploy", is_flag=True, help="Only write them; the next deploy brings them to the hosts.")
 @_inventory
 @stack.lab_option
-def rotate(*, names: tuple[str, ...], every: bool, no_deploy: bool, inventory: str, lab: str) -> None:  # noqa: ARG001
+def rotate(*, names: tuple[str, ...], every: bool, no_deploy: bool, inventory: str, lab: str) -> None:
     """Make the secrets NAMES anew and deploy, so that nothing takes or uses the old ones any more.
 
     Whatever uses one is restarted; between the first restart and the last, logins can be refused for some seconds.
@@ -65,6 +67,8 @@ def rotate(*, names: tuple[str, ...], every: bool, no_deploy: bool, inventory: s
     elif status := stack.deploy(inventory):
         sys.exit(f"pyinfra ended with {status}: some hosts may still have the old ones; {again} goes on")
     else:
+        if inventory == stack.LAB_INVENTORY and (stack.STATE / lab / "netrc").exists():
+            load_options(stack.STATE / lab, address())
         print("every host has the new ones")
 
 

@@ -83,7 +83,7 @@ class Component:
     they succeed. `probes` print state that is no file; when that changes, the component is applied again. `ports` are
     those that its units listen on (TCP), at the addresses `listens`. `packages` are Debian's; `repository_packages` are
     of a repository that `before` adds. Units of its packages that are `idle` are kept from running, unless they were
-    there before.
+    there before. `folders` are kept with the mode and owner that is said of them, as `750 redis:redis`.
     """
 
     name: str
@@ -95,6 +95,7 @@ class Component:
     links: Mapping[str, str] = field(default_factory=dict)
     units: tuple[Unit, ...] = ()
     archives: tuple[Archive, ...] = ()
+    folders: Mapping[str, str] = field(default_factory=dict)
     before: tuple[str, ...] = ()
     validate: tuple[str, ...] = ()
     swapped: tuple[str, ...] = ()
@@ -128,6 +129,7 @@ class Component:
             },
             **{key: getattr(self, key) for key in ("ready", "timeout", "url", "detail", "repository_packages")},
             "links": dict(self.links),
+            "folders": dict(self.folders),
             "probes": dict(self.probes),
             "units": [asdict(unit) for unit in self.units],
             "archives": [archive.target for archive in self.archives],

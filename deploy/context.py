@@ -34,7 +34,11 @@ def make_plan(host: Any, inventory: Any) -> Plan:
 def components(plan: Plan) -> dict[str, Component]:
     """Return what belongs on a host. Raises SettingsError with everything that stands in the way."""
     parts = wanted(plan)
-    findings = [*preflight.host_findings(plan.facts), *preflight.port_findings(plan.facts, parts.values())]
+    findings = [
+        *preflight.host_findings(plan.facts),
+        *preflight.memory_findings(plan),
+        *preflight.port_findings(plan.facts, parts.values()),
+    ]
     if findings:
         raise SettingsError("\n".join(f"{plan.node.name}: {finding}" for finding in findings))
     return parts

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterable
 
 from deploy.component import Component
-from deploy.plan import HostFacts
+from deploy.plan import HostFacts, Plan
+from settings.values import size_bytes
 
 _RELEASE = "debian 13"
 _MEMORY = 512 * 2**20
@@ -36,6 +37,19 @@ def host_findings(facts: HostFacts) -> list[str]:
             "certificates, samples and alerts need the right time"
         )
     return found
+
+
+def memory_findings(plan: Plan) -> list[str]:
+    """Return which settings of memory are more than the host has."""
+    given = {
+        "postgresql.memory": (plan.settings.postgresql.mode, "database", plan.settings.postgresql.memory),
+        "redis.memory": (plan.settings.redis.mode, "cache", plan.settings.redis.memory),
+    }
+    return [
+        f"{name} is {memory}, and the host has {plan.facts.memory // 2**20} MB"
+        for name, (mode, group, memory) in given.items()
+        if mode == "deployed" and plan.here(group) and memory and size_bytes(memory) > plan.facts.memory
+    ]
 
 
 def port_findings(facts: HostFacts, components: Iterable[Component]) -> list[str]:

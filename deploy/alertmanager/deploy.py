@@ -29,6 +29,7 @@ def component(plan: Plan) -> Component | None:
             *(File(f"credentials/{name}", value, 0o600) for name, value in secrets.items()),
         ),
         links={"/etc/systemd/system/prometheus-alertmanager.service.d/messwarte.conf": "drop-in.conf"},
+        folders={"/var/lib/prometheus/alertmanager": "755 prometheus:prometheus"},
         units=(Unit("prometheus-alertmanager.service", reload_for=tuple(rendered)),),
         validate=("amtool check-config alertmanager.yml",),
         ready=(

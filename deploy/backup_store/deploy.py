@@ -33,7 +33,7 @@ def component(plan: Plan) -> Component | None:
         ),
         links={f"/etc/systemd/system/{_UNIT}": _UNIT},
         units=(Unit(_UNIT),),
-        before=(f"install -d -m 755 {HOME} && install -d -m 700 -o {USER} -g {USER} {HOME}{FOLDER}",),
+        folders={HOME: "755 root:root", f"{HOME}{FOLDER}": f"700 {USER}:{USER}"},
         validate=(
             # All of the host's users that the unit gets to see; the number is the host's choice.
             f"getent passwd {USER} > passwd",

@@ -15,7 +15,8 @@ def component(plan: Plan) -> Component | None:
     """Return roles and database for the database host."""
     if plan.settings.postgresql.mode != "deployed" or not plan.here("database"):
         return None
-    acls = render("database/templates/acls.sql.j2", ours=_OURS)
+    demo = "true" if plan.settings.erp.mode == "demo" else "false"
+    acls = render("database/templates/acls.sql.j2", ours=_OURS, demo=demo)
     roles = render(
         "database/templates/roles.sql.j2",
         ours=_OURS,

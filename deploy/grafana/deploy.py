@@ -32,6 +32,7 @@ def component(plan: Plan) -> Component | None:
         repository_packages=() if package else ("grafana",),
         users=('u grafana - "Grafana" /var/lib/grafana',) if own_unit else (),
         archives=archives,
+        folders={"/var/lib/grafana": "750 grafana:grafana"} if own_unit else {},
         before=() if package else source.add_repository(plan.settings.grafana.source.repository),
         files=files,
         links=unit_link | {f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf"},

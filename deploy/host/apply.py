@@ -47,6 +47,7 @@ def _apply(spec: dict[str, Any]) -> None:
     packages.install(spec["repository_packages"], [])
     for archive in spec["archives"]:
         packages.unpack(archive)
+    packages.make_folders(_folders(spec))
     staged = generations.stage(home, spec["files"])
     try:
         for command in spec["validate"]:
@@ -154,6 +155,7 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
         "packages": [*spec["packages"], *spec["repository_packages"]],
         "applied": time.time(),
         "generation": str(generation),
+        "folders": {path: notes.rights(Path(path)) for path in _folders(spec)},
         "files": {str(path): notes.fingerprint(path) for path in watched},
         "unit_files": {unit["name"]: unit_files(unit["name"]) for unit in spec["units"]},
         "trees": _trees(spec),
@@ -162,6 +164,10 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
         "probes": {name: [command, notes.probe(command)] for name, command in spec["probes"].items()},
         "all_units": [unit["name"] for unit in spec["units"]],
     }
+
+
+def _folders(spec: dict[str, Any]) -> dict[str, str]:
+    return {str(notes.ETC / spec["name"]): "755 root:root", **spec["folders"]}
 
 
 def _trees(spec: dict[str, Any]) -> dict[str, str]:

@@ -92,6 +92,16 @@ def fingerprint(path: Path) -> str:
     return f"{digest} {status.st_mode & 0o7777:o} {status.st_uid}:{status.st_gid}"
 
 
+def rights(folder: Path) -> str:
+    """Return mode and owner of a folder, as a component says them; empty when it is absent."""
+    try:
+        return f"{folder.stat().st_mode & 0o7777:o} {folder.owner()}:{folder.group()}"
+    except FileNotFoundError:
+        return ""
+    except KeyError:
+        return "of nobody"
+
+
 def probe(command: str) -> list[str]:
     """Return the lines that a probe prints, so that state which is no file can be compared; and how it failed."""
     run = shell(command)
@@ -99,7 +109,7 @@ def probe(command: str) -> list[str]:
 
 
 def account(name: str) -> str:
-    """Return what a user may do: its shell, further groups, and whether a password is set."""
+    """Return what a user may do: its shell, further groups, whether a password is set, and who else is in its group."""
     try:
         shell_of = pwd.getpwnam(name).pw_shell
     except KeyError:
@@ -107,7 +117,9 @@ def account(name: str) -> str:
     groups = sorted(group.gr_name for group in grp.getgrall() if name in group.gr_mem)
     shadow = dict(line.split(":")[:2] for line in Path("/etc/shadow").read_text().splitlines())
     closed = shadow.get(name, "").startswith(("!", "*"))
-    return f"shell {shell_of}, groups {' '.join(groups) or '-'}, {'no password' if closed else 'a password'}"
+    said = f"shell {shell_of}, groups {' '.join(groups) or '-'}, {'no password' if closed else 'a password'}"
+    others = next((sorted(group.gr_mem) for group in grp.getgrall() if group.gr_name == name), [])
+    return said + (f", its group shared with {' '.join(others)}" if others else "")
 
 
 def tree_path(folder: Path) -> Path:

@@ -127,6 +127,15 @@ def make_users(lines: list[str]) -> None:
         wanted = f"shell /usr/sbin/nologin, groups {' '.join(groups) or '-'}, no password"
         if notes.account(name) != wanted:
             must(f"usermod --shell /usr/sbin/nologin --groups '{','.join(groups)}' --password '!*' {name}")
+            must(f"gpasswd --members '' {name}")
+
+
+def make_folders(wanted: dict[str, str]) -> None:
+    """Make folders, or give them back the mode and owner that they are to have. Raises ApplyError."""
+    for path, rights in wanted.items():
+        mode, owner = rights.split()
+        Path(path).mkdir(parents=True, exist_ok=True)
+        must(f"chown {owner} {path} && chmod {mode} {path}")
 
 
 def unpack(archive: dict[str, str]) -> None:

@@ -15,6 +15,9 @@ _tree = functools.cache(notes.tree)
 def drift(note: dict[str, Any]) -> list[str]:
     """Return what no longer is as the note says."""
     found = [said for path, wanted in note["files"].items() if (said := _difference(Path(path), wanted))]
+    for path, wanted in note.get("folders", {}).items():
+        if (now := notes.rights(Path(path))) != wanted:
+            found.append(f"{path} is {now} instead of {wanted}" if now else f"{path} is missing")
     for archive in note["archives"]:
         found += _tree_drift(Path(archive["target"]), note.get("trees", {}).get(archive["target"]))
     found += [f"package {name} is missing" for name in missing_packages(note["packages"])]
@@ -28,6 +31,9 @@ def drift(note: dict[str, Any]) -> list[str]:
     found += _state_drift(note)
     for name, (command, wanted) in note["probes"].items():
         now_lines = notes.probe(command)
+        if now_lines[-1:] and now_lines[-1].startswith("status ") and now_lines[-1] not in wanted:
+            found.append(f"{name}: cannot be asked: {now_lines[0]}")
+            continue
         found += [f"{name}: now {line}" for line in now_lines if line not in wanted]
         found += [f"{name}: no longer {line}" for line in wanted if line not in now_lines]
     return found
@@ -116,7 +122,8 @@ def _not_ready(commands: list[str]) -> list[str]:
     for command in commands:
         run = shell(command)
         if run.returncode:
-            return [(run.stdout.strip().splitlines() or [f"`{command}` ended with {run.returncode}"])[-1]]
+            said = run.stdout.strip().splitlines() or [f"`{command}` ended with {run.returncode}"]
+            return [" ".join(line.strip() for line in said[-2:])]
     return []
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 # A paragraph of dpkg's records; one that waits for triggers works already.
@@ -35,7 +36,8 @@ def must(command: str, cwd: Path | None = None) -> str:
     """Run a shell command that has to succeed; return its output. Raises ApplyError with the end of it."""
     run = shell(command, cwd)
     if run.returncode:
-        raise ApplyError(f"`{command.strip().splitlines()[0]}` failed:\n{run.stdout.strip()[-3000:]}")
+        shown = textwrap.shorten(command.strip().splitlines()[0], 120, placeholder=" ...")
+        raise ApplyError(f"`{shown}` failed:\n{run.stdout.strip()[-3000:]}")
     return run.stdout
 
 

@@ -7,15 +7,21 @@ from settings.values import seconds, size_bytes
 
 _T = "postgresql/templates"
 _BIN = "/usr/lib/postgresql/17/bin"
+_DATA = "/var/lib/postgresql/17/main"
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 _UNIT = "postgresql@17-main.service"
 _BAD_HBA = "SELECT line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL"
 _OVERRIDDEN = (
-    "SELECT name || ' is set again in ' || sourcefile || ', after messwarte.conf: take it out there' "
     "FROM (SELECT DISTINCT ON (name) * FROM pg_file_settings ORDER BY name, seqno DESC) AS last "
     "WHERE sourcefile NOT LIKE '%/messwarte.conf' "
     "AND name IN (SELECT name FROM pg_file_settings WHERE sourcefile LIKE '%/messwarte.conf')"
 )
+# Files beside ours are the host's people's; what they set again goes under a name that PostgreSQL does not read.
+_SET_ASIDE = (
+    f"{PSQL} -c \"SELECT DISTINCT sourcefile {_OVERRIDDEN} AND sourcefile LIKE '%/conf.d/%'\" "
+    '| while read -r file; do mv "$file" "$file.by-hand"; done'
+)
+_STILL = "SELECT name || ' is set again in ' || sourcefile || ', after messwarte.conf: take it out there'"
 _PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
 
 
@@ -70,6 +76,7 @@ def component(plan: Plan) -> Component | None:
             "/etc/postgresql/17/main/start.conf": "start.conf",
             f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf",
         },
+        folders={"/etc/postgresql/17/main/conf.d": "755 postgres:postgres", f"{_DATA}": "700 postgres:postgres"},
         # The unit template is enabled by Debian's postgresql.service and its generator.
         units=(
             Unit(_UNIT, reload_for=(*plain, *(file.path for file in tls)), enable=False),
@@ -78,8 +85,8 @@ def component(plan: Plan) -> Component | None:
         validate=(f'runuser -u postgres -- {_BIN}/postgres -C shared_buffers -c config_file="$PWD/check.conf"',),
         swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
         after=(
-            f"{PSQL} < overrides.sql && {PSQL} -c 'SELECT pg_reload_conf()'",
-            f'! {PSQL} -c "{_OVERRIDDEN}" | grep .',
+            f"{PSQL} < overrides.sql && {_SET_ASIDE} && {PSQL} -c 'SELECT pg_reload_conf()'",
+            f'! {PSQL} -c "{_STILL} {_OVERRIDDEN}" | grep .',
             f'test "$({PSQL} -c "{_PENDING}")" = 0 || systemctl restart {_UNIT} '
             f"|| {{ journalctl --no-pager --quiet --lines 9 --output cat --unit {_UNIT}; exit 1; }}",
         ),

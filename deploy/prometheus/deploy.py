@@ -46,6 +46,7 @@ def component(plan: Plan) -> Component | None:
             *(gate.scraper(plan) if plan.topology.exposed else ()),
         ),
         links={"/etc/systemd/system/prometheus.service.d/messwarte.conf": "drop-in.conf"},
+        folders={"/var/lib/prometheus/metrics2": "755 prometheus:prometheus"},
         units=(Unit("prometheus.service", reload_for=("prometheus.yml", *rule_paths)),),
         validate=("promtool check config prometheus.yml",),
         ready=(

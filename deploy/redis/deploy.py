@@ -34,6 +34,7 @@ def component(plan: Plan) -> Component | None:
             File("drop-in.conf", render(f"{_T}/drop-in.conf.j2")),
         ),
         links={"/etc/systemd/system/redis-server.service.d/messwarte.conf": "drop-in.conf"},
+        folders={"/var/lib/redis": "750 redis:redis"},
         units=(Unit("redis-server.service"),),
         # The password is in the environment of root's own process, never an argument.
         ready=(f'REDISCLI_AUTH="$(cat /etc/messwarte/redis/current/monitor_password)" {ping} | grep -qx PONG',),

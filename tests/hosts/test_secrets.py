@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from lab.system import wait_until
-from proof.access import Access
+from proof.access import Access, load_options
 from settings import scram_verifier
 from tests.hosts.conftest import ROOT, STATE, Stack, bring_up, lab_of
 
@@ -137,6 +137,7 @@ def test_rotating_all_leaves_no_use_for_the_old_ones(rotated: Stack) -> None:
     if rotated.has_grafana:
         browser.post("/login", json={"user": "viewer", "password": old["grafana_viewer"]}).raise_for_status()
         assert browser.get("/api/user").status_code == 200
+    load_options(STATE / rotated.lab, f"https://{rotated.machine.address}:8000")
     done = _run(rotated, "secrets", "rotate", "--all")
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
@@ -151,6 +152,10 @@ def test_rotating_all_leaves_no_use_for_the_old_ones(rotated: Stack) -> None:
     assert taken
     assert not any(taken.values()), taken
     assert all(_lets_in(rotated, new).values())
+    # What `messwarte load` and curl use.
+    pem, netrc = ((STATE / rotated.lab / name).read_text() for name in ("ca.pem", "netrc"))
+    assert pem == _certificate(new["tls_authority"])
+    assert new["gate_operator"] in netrc
     if rotated.has_grafana:
         again = rotated.client(3000)
         again.auth, again.cookies = httpx.Auth(), browser.cookies

@@ -3,13 +3,16 @@
 import dataclasses
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy import preflight
 from deploy.component import Component, Unit
-from deploy.plan import HostFacts
+from deploy.plan import HostFacts, Plan
+from deploy.topology import Topology, node
+from settings import Secrets, Settings
 
 GOOD = HostFacts(
     memory=4 * 2**30,
@@ -24,6 +27,7 @@ GOOD = HostFacts(
     grafana_there=False,
     grafana_reachable=True,
 )
+_HOSTS = (("a", "10.0.0.1", ["database", "cache"]), ("b", "10.0.0.2", ["monitoring", "worker", "app"]))
 
 
 def _findings(**changes: Any) -> list[str]:
@@ -59,6 +63,21 @@ def test_what_is_wrong_with_a_host_is_said(changes: dict[str, object], words: st
 
 def test_everything_is_said_at_once() -> None:
     assert len(_findings(debian="", root=False, memory=1, free=dict.fromkeys(GOOD.free, 0), clock=-3600)) == 8
+
+
+def test_memory_that_a_host_does_not_have_is_said(tmp_path: Path) -> None:
+    wanted = {"postgresql": {"memory": "4000GB"}, "redis": {"memory": "5GB"}}
+    settings = Settings.model_validate(wanted)
+    both, other = (node(name, {"address": address}, groups) for name, address, groups in _HOSTS)
+    for one, findings in (
+        (
+            both,
+            ["postgresql.memory is 4000GB, and the host has 4096 MB", "redis.memory is 5GB, and the host has 4096 MB"],
+        ),
+        (other, []),
+    ):
+        plan = Plan(settings, Secrets(tmp_path / "secrets.yml"), Topology([both, other], settings), one, GOOD)
+        assert preflight.memory_findings(plan) == findings
 
 
 def test_a_port_that_another_program_has_is_named_with_its_owner() -> None:
