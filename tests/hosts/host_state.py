@@ -53,7 +53,7 @@ def files() -> dict[str, str]:
         found |= {
             f"{current}/{path.relative_to(current.resolve())}": one(path) for path in current.resolve().rglob("*")
         }
-    found |= {str(path): "left behind" for path in Path("/var/lib/messwarte/uploads").iterdir()}
+    found |= {str(path): "left behind" for path in Path("/var/lib/messwarte/uploads").glob("*")}
     return found | {"policy-rc.d": str(Path("/usr/sbin/policy-rc.d").exists())}
 
 
@@ -108,12 +108,15 @@ def daemons() -> dict[str, str]:
 
 
 def running(host: str) -> dict[str, Any]:
-    """What Prometheus, Alertmanager and Redis say of their own configuration."""
+    """What the kernel's firewall, and Prometheus, Alertmanager and Redis where they are, say of their configuration."""
 
     def ask(port: int, path: str) -> Any:
         with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=10) as answer:
             return json.load(answer)
 
+    found = {"firewall": re.sub(r"counter packets \d+ bytes \d+", "", shell("nft list ruleset 2>&1"))}
+    if not Path("/etc/messwarte/prometheus").exists():
+        return found
     rules = [
         [rule["name"], rule["query"]]
         for group in ask(9090, "/api/v1/rules")["data"]["groups"]
@@ -121,7 +124,7 @@ def running(host: str) -> dict[str, Any]:
     ]
     login = 'REDISCLI_AUTH="$(cat /etc/messwarte/redis/current/monitor_password)"'
     info = shell(f"{login} redis-cli -h {host} --user messwarte_monitor --no-auth-warning info")
-    return {
+    return found | {
         "prometheus": ask(9090, "/api/v1/status/config")["data"]["yaml"],
         "flags": ask(9090, "/api/v1/status/flags")["data"],
         "rules": rules,

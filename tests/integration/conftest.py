@@ -65,7 +65,7 @@ def subject(any_postgres: PostgresServer, tmp_path: Path) -> Iterator[Subject]:
 def watch(need_program: Callable[[str, str], str], tmp_path: Path) -> Watch:
     """A function that has a Prometheus watch an exporter."""
     program = need_program("prometheus", "prometheus")
-    return lambda port: watching(program, tmp_path / f"prometheus-{port}", port)
+    return lambda port, seconds=2: watching(program, tmp_path / f"prometheus-{port}", port, seconds)
 
 
 @pytest.fixture

@@ -72,8 +72,8 @@ def watching(program: str, directory: Path, port: int, seconds: int = 2) -> Iter
         yield story
 
 
-# Has a Prometheus watch what answers on a port.
-Watch = Callable[[int], AbstractContextManager["Story"]]
+# Has a Prometheus watch what answers on a port, and wait so many seconds for each answer.
+Watch = Callable[..., AbstractContextManager["Story"]]
 
 
 @dataclass

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,8 +101,8 @@ def servers(
     """Two servers, one with pg_stat_statements preloaded, one without and with TLS."""
     given = tmp_path_factory.mktemp("given")
     (given / "password").write_text(PASSWORD)
-    given.chmod(0o755)
-    for folder in (given.parent, given.parent.parent):
+    # The server's user reads it.
+    for folder in (given, *given.parents[: -len(Path(tempfile.gettempdir()).parts)]):
         folder.chmod(0o755)
     scram = ("-A", "scram-sha-256", f"--pwfile={given / 'password'}")
     with (

@@ -27,6 +27,7 @@ from erp_metrics import (
     psycopg_hooks,
     routes,
     setup,
+    tallies,
 )
 from tests.unit.erp_metrics_rig import Rig, rigged
 from tests.unit.test_erp_metrics_requests import get
@@ -71,7 +72,7 @@ def _still_works(app: Any) -> None:
         (names.Names, "of"),
         (metrics.Metrics, "query"),
         (metrics.Metrics, "endpoint"),
-        (metrics.Metrics, "count_query"),
+        (metrics.Metrics, "settle"),
         (metrics.Metrics, "count_request"),
         (metrics.Metrics, "add"),
         (metrics.Metrics, "start_endpoint"),
@@ -80,7 +81,8 @@ def _still_works(app: Any) -> None:
         (asgi.HttpRequest, "__init__"),
         (measure.Recorder, "series"),
         (measure.Recorder, "_learn_text"),
-        (measure.Recorder, "_endpoint"),
+        (measure.Recorder, "_count_query"),
+        (tallies.Series, "settle"),
         (connections.Connections, "count"),
         (groups.Group, "cells"),
     ],

@@ -2,13 +2,13 @@
 
 Between two queries a processor's caches have been somebody else's, so that each further function and object costs far
 more there than in a loop. So the hooks only append to this process's journal. It is counted when there is a batch of
-it, when metrics are shown, every quarter of a second where another process may show them, and when the process ends.
+it; what was counted is added up when metrics are shown, every quarter of a second where another process may show them,
+and when the process ends.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from erp_metrics.faults import report
 
@@ -20,7 +20,16 @@ _SECONDS = 0.25
 QUERY, RESULT, REQUEST, WAIT, WAITED, GOT, OUT, BACK = range(8)
 Entry = tuple[int, Any, Any, Any, float, int, str | None]
 
-Count = Callable[[deque[Entry]], None]
+
+class Counter(Protocol):
+    """Who counts what was noted."""
+
+    def count(self, noted: deque[Entry]) -> None:
+        """Take entries away and count them; never raises."""
+
+    def settle(self) -> None:
+        """Let what was counted be seen; never raises."""
+
 
 entries: deque[Entry] = deque()
 
@@ -28,7 +37,7 @@ entries: deque[Entry] = deque()
 class _State:
     """Who counts; one thread at a time does."""
 
-    count: Count | None = None
+    counter: Counter | None = None
     lock = threading.RLock()
     thread: threading.Thread | None = None
 
@@ -53,16 +62,18 @@ def count_batch() -> None:
 
 
 def count_all() -> None:
-    """Count what has been noted so far."""
+    """Count what has been noted so far, and let it be seen."""
     with _State.lock:
         _count()
+        if _State.counter is not None:
+            _State.counter.settle()
 
 
-def open_for(count: Count | None) -> None:
+def open_for(counter: Counter | None) -> None:
     """Let somebody count from now on; what was noted before is forgotten."""
     with _State.lock:
         entries.clear()
-        _State.count = count
+        _State.counter = counter
 
 
 def count_regularly() -> None:
@@ -82,8 +93,8 @@ def restart() -> None:
 
 
 def _count() -> None:
-    if _State.count is not None:
-        _State.count(entries)
+    if _State.counter is not None:
+        _State.counter.count(entries)
     else:
         entries.clear()
 
@@ -91,5 +102,4 @@ def _count() -> None:
 def _regularly() -> None:
     pause = threading.Event()
     while not pause.wait(_SECONDS):
-        if entries:
-            count_all()
+        count_all()

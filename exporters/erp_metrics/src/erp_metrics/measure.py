@@ -10,20 +10,24 @@ from typing import Any, Protocol
 from erp_metrics import journal, sql
 from erp_metrics.connections import Connections
 from erp_metrics.faults import fails_open, report
-from erp_metrics.groups import Cells
 from erp_metrics.journal import BATCH, QUERY, REQUEST, RESULT, Entry, count_batch, entries, note
-from erp_metrics.metrics import Asking, Metrics, Series
+from erp_metrics.metrics import Metrics
 from erp_metrics.names import BLOCK, OTHER, Names, current_block
 from erp_metrics.sqlstate import class_of
+from erp_metrics.tallies import Series
 
 # Names come from a statement's beginning; what is longer is remembered by that.
 _LONGEST_KEY = 4000
 _CACHED = 2000
 _SHORTEST = 4
+# Entries that wait to be added up: few where nobody asks for the numbers, fewer where another process shows them.
+_MOST_UNSETTLED = {False: 10_000, True: 256}
 
 
-class Request(Asking, Protocol):
-    """The request that is being answered."""
+class Request(Protocol):
+    """The request that is being answered, and how many queries it has sent."""
+
+    queries: int
 
     @property
     def template(self) -> str:
@@ -58,7 +62,7 @@ class Recorder:
         self.connections = Connections(metrics)
         self._by_text: dict[str, Series | None] = {}
         self._by_block: dict[str, Series] = {}
-        self._endpoints: dict[str, Cells] = {}
+        self._unsettled = 0
         metrics.refreshers += [journal.count_all, self.connections.refresh]
 
     def allow(self, queries: Iterable[str], statements: Mapping[str | Pattern[str], str]) -> None:
@@ -74,35 +78,58 @@ class Recorder:
     def count(self, noted: deque[Entry]) -> None:
         """Take what was noted, and count it; never raises."""
         with self.metrics.lock:
+            self._unsettled += len(noted)
             for _ in range(len(noted)):
+                entry = noted.popleft()
                 try:
-                    self._count(noted.popleft())
+                    if entry[0] == QUERY:
+                        self._count_query(entry)
+                    else:
+                        self._count(entry)
                 except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
                     report("Recorder.count", fault)
+        if self._unsettled > _MOST_UNSETTLED[self.metrics.shared]:
+            self.settle()
+
+    @fails_open
+    def settle(self) -> None:
+        """Let what was counted be seen."""
+        self._unsettled = 0
+        self.metrics.settle()
+
+    def _count_query(self, entry: Entry) -> None:
+        """Count a query (statement, block, request); as few calls as can be."""
+        _, statement, block, request, seconds, rows, error = entry
+        series = self._by_text.get(statement) if block is None and type(statement) is str else None
+        series = series or self.series(statement, block)
+        if series is None:
+            return
+        series.seconds.append(seconds)
+        if rows > 0:
+            series.rows += rows
+        if request is None:
+            self.metrics.no_endpoint.queries += 1
+        else:
+            request.queries += 1
+            self.metrics.endpoint(request.template).queries += 1
+        if error is not None:
+            self.metrics.count_error(series, error)
 
     def _count(self, entry: Entry) -> None:
-        """Count a query (statement, block, request), its later result, a request (method, status, request).
+        """Count a query's later result (statement, block), or a request (method, status, request).
 
         Or what happened to a connection (pool, connection's id, how to ask for sizes, moment).
         """
         kind, one, two, request, seconds, rows, error = entry
-        if kind > REQUEST:
-            self.connections.count(kind, one, two, request, seconds)
-            return
         if kind == REQUEST:
             self.metrics.count_request(request.template, one, two, seconds, request.queries)
-            return
-        series = self.series(one, two)
-        if series is None:
-            return
-        if kind == QUERY:
-            template = "" if request is None else request.template
-            endpoint = self._endpoints.get(template) or self._endpoint(template)
-            self.metrics.count_query(series, endpoint, request, seconds, rows)
-        elif rows > 0:
-            self.metrics.count_rows(series, rows)
-        if error is not None:
-            self.metrics.count_error(series, error)
+        elif kind != RESULT:
+            self.connections.count(kind, one, two, request, seconds)
+        elif (series := self.series(one, two)) is not None:
+            if rows > 0:
+                self.metrics.count_rows(series, rows)
+            if error is not None:
+                self.metrics.count_error(series, error)
 
     def series(self, statement: Any, block: str | None) -> Series | None:
         """Return what a statement counts in; None if it is empty, such as the pools' connection checks."""
@@ -122,10 +149,6 @@ class Recorder:
         """Begin anew in a forked process."""
         self.metrics.restart()
         self.connections.restart()
-
-    def _endpoint(self, template: str) -> Cells:
-        cells = self._endpoints[template] = self.metrics.endpoint(template) if template else self.metrics.no_endpoint
-        return cells
 
     def _learn_block(self, block: str) -> Series:
         if len(self._by_block) >= _CACHED:
@@ -153,7 +176,7 @@ switch = _Switch()
 def use(recorder: Recorder | None) -> None:
     """Let a recorder count from now on, or nobody."""
     switch.recorder = recorder
-    journal.open_for(None if recorder is None else recorder.count)
+    journal.open_for(recorder)
 
 
 def done(statement: Any, seconds: float, rows: int) -> None:

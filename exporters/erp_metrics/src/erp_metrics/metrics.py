@@ -3,9 +3,7 @@
 import math
 import os
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric
@@ -15,6 +13,7 @@ from erp_metrics import sqlstate
 from erp_metrics.groups import Cells, Family, Group
 from erp_metrics.names import SOURCES
 from erp_metrics.store import Memory, Shared, Store
+from erp_metrics.tallies import Answers, Endpoint, Series, Tally
 
 NO_ENDPOINT = "none"
 UNMATCHED = "unmatched"
@@ -22,24 +21,6 @@ UNMATCHED = "unmatched"
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _QUERIES = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-class Series:
-    """What a query counts in: its name's numbers, and where the name came from."""
-
-    __slots__ = ("counts", "duration", "name", "source")
-
-    def __init__(self, name: str, counts: Cells, duration: Cells, source: Cells) -> None:
-        self.name = name
-        self.counts = counts
-        self.duration = duration
-        self.source = source
-
-
-class Asking(Protocol):
-    """Who sends queries, and how many it has sent."""
-
-    queries: int
 
 
 class Metrics(Collector):
@@ -56,7 +37,8 @@ class Metrics(Collector):
         # Whoever has figures of their own brings them up to date before they are shown.
         self.refreshers: list[Callable[[], None]] = []
         self._queries: dict[tuple[str, str], Series] = {}
-        self._answers: dict[tuple[str, str, int], tuple[Cells, Cells]] = {}
+        self._endpoints: dict[str, Endpoint] = {}
+        self._answers: dict[tuple[str, str, int], Answers] = {}
         registry.register(self)
         try:
             self._store = self._new_store()
@@ -144,6 +126,9 @@ class Metrics(Collector):
 
     def restart(self) -> None:
         """Begin at 0 in a process that was forked: what was counted before is its parent's."""
+        tallies: list[Tally] = [*self._queries.values(), *self._endpoints.values(), *self._answers.values()]
+        for tally in tallies:
+            tally.forget()
         self.lock = threading.RLock()
         self._store = self._new_store()
         for group in self._groups:
@@ -180,9 +165,12 @@ class Metrics(Collector):
         for kind in sqlstate.COMMON:
             self._cells(self._errors, name, kind)
 
-    def endpoint(self, template: str) -> Cells:
-        """Return the counter of an endpoint's queries, which exists from then on."""
-        return self._cells(self._endpoint_queries, template)
+    def endpoint(self, template: str) -> Endpoint:
+        """Return what an endpoint's queries count in, which exists from then on."""
+        found = self._endpoints.get(template)
+        if found is None:
+            found = self._endpoints[template] = Endpoint(self._cells(self._endpoint_queries, template))
+        return found
 
     def pool(self, name: str) -> Cells:
         """Return a pool's gauges: used, waiting, connections, most connections."""
@@ -196,24 +184,8 @@ class Metrics(Collector):
             for status in ("200", "500"):
                 self._cells(self._requests, template, _method(method), status)
 
-    def count_query(self, series: Series, endpoint: Cells, asking: Asking | None, seconds: float, rows: int) -> None:
-        """Count a query that has ended; this and its like: the caller holds the lock."""
-        values, at = series.duration.values, series.duration.at
-        values[at[bisect_left(self._bounds, seconds)]] += 1.0
-        values[at[-1]] += seconds
-        values, at = series.counts.values, series.counts.at
-        values[at[0]] += 1.0
-        if rows > 0:
-            values[at[1]] += rows
-        if seconds > self._slow:
-            values[at[2]] += 1.0
-        series.source.values[series.source.at[0]] += 1.0
-        endpoint.values[endpoint.at[0]] += 1.0
-        if asking is not None:
-            asking.queries += 1
-
     def count_rows(self, series: Series, rows: int) -> None:
-        """Count rows that came later than their query's end, as in a pipeline."""
+        """Count rows that came later than their query's end, as in a pipeline; the caller holds the lock."""
         series.counts.values[series.counts.at[1]] += rows
 
     def count_error(self, series: Series, sqlstate_class: str) -> None:
@@ -223,21 +195,27 @@ class Metrics(Collector):
 
     def count_request(self, template: str, method: str, status: int, seconds: float, queries: int) -> None:
         """Count a request, how long it took and how many queries it sent."""
+        found = self._answers.get((template, method, status)) or self._answer(template, _method(method), status)
+        found.seconds.append(seconds)
+        found.queries.append(queries)
+
+    def _answer(self, template: str, method: str, status: int) -> Answers:
         found = self._answers.get((template, method, status))
         if found is None:
-            requests = self._requests.cells(self._store, template, _method(method), str(status))
-            found = requests, self._request_durations.cells(self._store, template)
-            if method in _METHODS:
-                self._answers[template, method, status] = found
-        requests, durations = found
-        requests.values[requests.at[0]] += 1.0
-        values, at = durations.values, durations.at
-        values[at[bisect_left(self._bounds, seconds)]] += 1.0
-        # Behind the buckets of the duration, the one without bound included: its sum, the buckets of the queries.
-        after = len(self._bounds) + 1
-        values[at[after]] += seconds
-        values[at[after + 1 + bisect_left(_QUERIES, queries)]] += 1.0
-        values[at[-1]] += queries
+            requests = self._requests.cells(self._store, template, method, str(status))
+            durations = self._request_durations.cells(self._store, template)
+            found = self._answers[template, method, status] = Answers(requests, durations)
+        return found
+
+    def settle(self) -> None:
+        """Add what was counted since the last time to the numbers that are shown."""
+        with self.lock:
+            for series in self._queries.values():
+                series.settle(self._bounds, self._bounds.index(self._slow) + 1)
+            for endpoint in self._endpoints.values():
+                endpoint.settle()
+            for answers in self._answers.values():
+                answers.settle(self._bounds, _QUERIES)
 
     def add(self, cells: Cells, number: float, which: int = 0) -> None:
         """Add to one of some numbers."""

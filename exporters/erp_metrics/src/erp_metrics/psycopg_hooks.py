@@ -36,14 +36,20 @@ def install() -> None:
 
 
 def _execute(original: _Method) -> _Method:
-    # The hot path: no object, no context manager, one call of ours.
+    # The hot path: no object, no context manager, one call of ours, and psycopg's own arguments by name: gathered and
+    # spread again, they would cost as much as the rest. What a later psycopg adds to them is passed on.
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
-        async def measured_async(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        async def measured_async(
+            self: Any, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None, **more: Any
+        ) -> Any:
             started = perf_counter()
             try:
-                result = await original(self, query, *args, **kwargs)
+                if more:
+                    result = await original(self, query, params, prepare=prepare, binary=binary, **more)
+                else:
+                    result = await original(self, query, params, prepare=prepare, binary=binary)
             except BaseException as error:
                 failed(query, perf_counter() - started, error)
                 raise
@@ -56,10 +62,15 @@ def _execute(original: _Method) -> _Method:
         return measured_async
 
     @functools.wraps(original)
-    def measured(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def measured(
+        self: Any, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None, **more: Any
+    ) -> Any:
         started = perf_counter()
         try:
-            result = original(self, query, *args, **kwargs)
+            if more:
+                result = original(self, query, params, prepare=prepare, binary=binary, **more)
+            else:
+                result = original(self, query, params, prepare=prepare, binary=binary)
         except BaseException as error:
             failed(query, perf_counter() - started, error)
             raise

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -93,8 +93,8 @@ def unknown(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else _names(choices)
 
 
-def _names(known: Iterable[str]) -> str:
-    return f"there are {', '.join(sorted(known))}"
+def _names(known: Collection[str]) -> str:
+    return f"there are {', '.join(sorted(known))}" if known else "there are none"
 
 
 def _siblings(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
