@@ -36,11 +36,14 @@ def command(
     """Bring the hosts of INVENTORY to what it and its settings say."""
     if sum((check, rollback is not None, remove)) > 1:
         raise click.UsageError("--check, --rollback and --remove exclude each other")
+    if as_json and not check:
+        raise click.UsageError("--json belongs to --check")
     if rollback:
         sys.exit(_roll_back(inventory, rollback))
     if remove:
         if not yes:
-            click.confirm(f"stop and remove everything that was deployed to the hosts of {inventory}?", abort=True)
+            named = ", ".join(sorted(stack.check_settings(inventory)))
+            click.confirm(f"stop and remove everything that was deployed to {named} ({inventory})?", abort=True)
         sys.exit(stack.pyinfra(inventory, "deploy/remove.py"))
     hosts = stack.check_settings(inventory)
     sys.exit(_check(inventory, hosts, as_json) if check else stack.deploy(inventory))
@@ -71,9 +74,10 @@ def _check(inventory: str, hosts: set[str], as_json: bool) -> int:
             named, more = one["differences"][:_NAMED], len(one["differences"][_NAMED:])
             said = ", ".join([*named, *([f"{more} more (all: --json)"] if more else [])])
             print(f"{one['host']}: {one['component']} differs: {said}")
-        again = stack.with_lab("deploy") if inventory == stack.LAB_INVENTORY else f"./messwarte deploy {inventory}"
         print(
-            f"components that differ: {len(drift)}; bring them to what is wanted with {again}" if drift else "no drift"
+            f"components that differ: {len(drift)}; bring them to what is wanted with {stack.again(inventory)}"
+            if drift
+            else "no drift"
         )
     return 1 if drift else 0
 
@@ -89,5 +93,5 @@ def _roll_back(inventory: str, component: str) -> int:
         raise click.ClickException(f"there is no component `{component}`; there are: {', '.join(ORDER)}")
     status = stack.pyinfra(inventory, "deploy/rollback.py", "--data", f"component={component}")
     if not status:
-        print(f"{component} runs as before; ./messwarte deploy brings back what the settings say: change those first")
+        print(f"{component} runs as before; what the settings say comes back with {stack.again(inventory)}")
     return status

@@ -28,6 +28,8 @@ def command(*, inventory: str, lab: str, to: str | None, timeline: int | None, d
     """List the backups of INVENTORY's database, bring it back to a moment (--to), or try that out (--drill)."""
     if to and drill:
         raise click.UsageError("--to and --drill exclude each other")
+    if timeline is not None and not to:
+        raise click.UsageError("--timeline belongs to --to")
     stack.check_settings(inventory)
     host = stack.login(inventory, "database")
     if not to:
@@ -37,7 +39,7 @@ def command(*, inventory: str, lab: str, to: str | None, timeline: int | None, d
         )
     where = ["--to", to, *(["--timeline", str(timeline)] if timeline else [])]
     if stack.pyinfra(inventory, "deploy/restore.py", "--limit", "database", "--data", "phase=prepare"):
-        raise click.ClickException("nothing was touched but packages and configuration; see above")
+        raise click.ClickException("nothing was stopped or restored; see above")
     if run([*host, shlex.join([_COMMAND, "check", *where])]):
         raise click.ClickException("nothing was stopped or restored; see above")
     if not yes:

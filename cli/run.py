@@ -20,7 +20,8 @@ def echo(command: Sequence[str], **environment: str) -> None:
     """Print a command on standard error as one could type it in the checkout."""
     # Verbs take another lab's name with --lab, the tools from the environment.
     lab = {"MESSWARTE_LAB": name} if (name := os.environ.get("MESSWARTE_LAB", "lab")) != "lab" else {}
-    variables = [f"{key}={shlex.quote(value)} " for key, value in (lab | environment).items()]
+    settings = {"MESSWARTE_SETTINGS": file} if (file := os.environ.get("MESSWARTE_SETTINGS")) else {}
+    variables = [f"{key}={shlex.quote(value)} " for key, value in (lab | settings | environment).items()]
     shown = [part.replace(f"{ROOT}/", "") for part in command]
     print(f"$ {''.join(variables)}{shlex.join(shown)}", file=sys.stderr, flush=True)
 

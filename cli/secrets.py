@@ -61,7 +61,7 @@ def rotate(*, names: tuple[str, ...], every: bool, no_deploy: bool, inventory: s
     except SecretsError as error:
         raise click.ClickException(str(error)) from error
     print(f"made anew in {secrets.path}: {', '.join(new)}")
-    again = stack.with_lab("deploy") if inventory == stack.LAB_INVENTORY else f"./messwarte deploy {inventory}"
+    again = stack.again(inventory)
     if no_deploy:
         print(f"next: {again}, which brings them to the hosts")
     elif status := stack.deploy(inventory):
@@ -88,7 +88,7 @@ def set_(name: str, inventory: str, lab: str) -> None:  # noqa: ARG001
         secrets.give(name, value)
     except SecretsError as error:
         raise click.ClickException(str(error)) from error
-    print(f"stored in {secrets.path}; the next deploy brings it to the hosts")
+    print(f"stored in {secrets.path}; next: {stack.again(inventory)}, which brings it to the hosts")
 
 
 @command.command()

@@ -64,6 +64,11 @@ def with_lab(verb: str) -> str:
     return f"./messwarte {verb}" + ("" if name == "lab" else f" --lab {name}")
 
 
+def again(inventory: str) -> str:
+    """Return the command that deploys an inventory once more."""
+    return with_lab("deploy") if inventory == LAB_INVENTORY else f"./messwarte deploy {inventory}"
+
+
 def check_settings(inventory: str) -> set[str]:
     """Check every settings file that an inventory names, before a host is asked; return the hosts' names.
 

@@ -17,10 +17,12 @@ def component(plan: Plan) -> Component | None:
         return None
     demo = "true" if plan.settings.erp.mode == "demo" else "false"
     acls = render("database/templates/acls.sql.j2", ours=_OURS, demo=demo)
+    members = render("database/templates/members.sql.j2", ours=_OURS)
     roles = render(
         "database/templates/roles.sql.j2",
         ours=_OURS,
         acls=acls,
+        members=members,
         app_verifier=plan.secrets.scram("postgres_erp_app"),
         monitor_verifier=plan.secrets.scram("postgres_monitor"),
     )
@@ -29,7 +31,7 @@ def component(plan: Plan) -> Component | None:
         "database",
         files=(
             File("roles.sql", roles, 0o600),
-            File("probe.sql", render("database/templates/probe.sql.j2", ours=_OURS, acls=acls)),
+            File("probe.sql", render("database/templates/probe.sql.j2", ours=_OURS, acls=acls, members=members)),
         ),
         # On standard input: the file is root's alone, and no password is ever an argument.
         after=(f"{PSQL} < roles.sql",),

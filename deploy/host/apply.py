@@ -47,7 +47,8 @@ def _apply(spec: dict[str, Any]) -> None:
     packages.install(spec["repository_packages"], [])
     for archive in spec["archives"]:
         packages.unpack(archive)
-    packages.make_folders(_folders(spec))
+    units.keep_idle(begun.get("masked", []))
+    packages.make_folders(_folders(spec), old.get("folders", ()) if old else ())
     staged = generations.stage(home, spec["files"])
     try:
         for command in spec["validate"]:
@@ -139,6 +140,7 @@ def _begun_note(spec: dict[str, Any], begun: dict[str, Any]) -> dict[str, Any]:
         "links": begun.get("links", {}) | spec["links"],
         "archives": [*begun.get("archives", []), *spec["archives"]],
         "all_units": sorted({*begun.get("all_units", []), *(unit["name"] for unit in spec["units"])}),
+        "masked": begun.get("masked", []),
     }
 
 
@@ -161,13 +163,15 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
         "trees": _trees(spec),
         "users": {name: notes.account(name) for name in (line.split()[1] for line in spec["users"])},
         "units": units.wanted_states(spec["units"]),
+        "masked": units.masked(spec["idle"]),
         "probes": {name: [command, notes.probe(command)] for name, command in spec["probes"].items()},
         "all_units": [unit["name"] for unit in spec["units"]],
     }
 
 
 def _folders(spec: dict[str, Any]) -> dict[str, str]:
-    return {str(notes.ETC / spec["name"]): "755 root:root", **spec["folders"]}
+    homes = [notes.ETC / spec["name"], *(Path(archive["target"]).parent for archive in spec["archives"])]
+    return {**{str(home): "755 root:root" for home in homes}, **spec["folders"]}
 
 
 def _trees(spec: dict[str, Any]) -> dict[str, str]:

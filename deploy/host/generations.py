@@ -1,6 +1,7 @@
 """Generations of a component's files below /etc/messwarte/COMPONENT, and the links that lead to the current one."""
 
 import base64
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def keep(staged: Path, generation: Path) -> Path:
     if generation.exists():
         damaged = generation.with_name(f".{generation.name}.old")
         shutil.rmtree(damaged, ignore_errors=True)
+        if damaged.exists():
+            raise ApplyError(f"{damaged} cannot be deleted; is something in it immutable? See lsattr -R {damaged}")
         generation.rename(damaged)
         staged.rename(generation)
         shutil.rmtree(damaged)
@@ -100,15 +103,18 @@ def sweep_archives() -> None:
     """Delete unpacked archives that no generation needs any more; several components can run the same application."""
     known = [note for name in notes.applied() for note in (notes.read_begun(name), *notes.earlier(name))]
     used = {Path(archive["target"]) for note in known for archive in note.get("archives", [])}
-    for tree in set(notes.TREES.glob("*")) - {notes.tree_path(target) for target in used}:
-        tree.unlink()
     if all(map(notes.read_note, notes.wanted())):
         # Every component had its turn: what still lies ahead is of a run that was interrupted.
         shutil.rmtree(notes.AHEAD, ignore_errors=True)
-    for app in {*notes.APPS.glob("*/")} - {notes.AHEAD}:
-        if app not in {target.parent for target in used}:
-            shutil.rmtree(app)
-            continue
-        for folder in app.iterdir():
-            if folder.is_dir() and not folder.is_symlink() and folder not in used:
+    homes = [path for path in notes.APPS.glob("*") if path.is_dir() and not path.is_symlink() and path != notes.AHEAD]
+    for home in homes:
+        for folder in set(home.iterdir()) - used:
+            # What was not unpacked by us is somebody's.
+            tree = notes.tree_path(folder)
+            if not folder.is_symlink() and (tree.exists() or folder.suffix in {".damaged", ".partial"}):
                 shutil.rmtree(folder)
+                tree.unlink(missing_ok=True)
+        if home not in {target.parent for target in used}:
+            (home / "current").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                home.rmdir()

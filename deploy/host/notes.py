@@ -35,8 +35,12 @@ def read_note(name: str) -> dict[str, Any] | None:
 
 def read_begun(name: str) -> dict[str, Any]:
     """Return what is known of a component, also when its last deploy did not finish; empty when nothing is."""
+    return _read(note_path(name))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(note_path(name).read_text()))
+        return dict(json.loads(path.read_text()))
     except (FileNotFoundError, ValueError):
         return {}
 
@@ -65,8 +69,8 @@ def earlier_path(name: str, generation: Path) -> Path:
 
 def earlier(name: str) -> list[dict[str, Any]]:
     """Return the notes of a component's generations that are kept, the newest first."""
-    found = [dict(json.loads(path.read_text())) for path in (EARLIER / name).glob("*.json")]
-    return sorted(found, key=lambda note: float(note["applied"]), reverse=True)
+    found = [_read(path) for path in (EARLIER / name).glob("*.json")]
+    return sorted(filter(None, found), key=lambda note: float(note["applied"]), reverse=True)
 
 
 def applied() -> list[str]:
@@ -76,7 +80,10 @@ def applied() -> list[str]:
 
 def wanted() -> list[str]:
     """Return the names of the components that belong here, in the order in which they need each other."""
-    return list(json.loads(WANTED.read_text())) if WANTED.exists() else []
+    try:
+        return list(json.loads(WANTED.read_text()))
+    except (FileNotFoundError, ValueError):
+        return []
 
 
 def fingerprint(path: Path) -> str:
@@ -109,17 +116,28 @@ def probe(command: str) -> list[str]:
 
 
 def account(name: str) -> str:
-    """Return what a user may do: its shell, further groups, whether a password is set, and who else is in its group."""
+    """Return what a user may do: its shell, further groups, whether a password is set; and who else may do as much."""
     try:
-        shell_of = pwd.getpwnam(name).pw_shell
+        user = pwd.getpwnam(name)
     except KeyError:
         return "nothing: there is no such user"
+    own = next((group for group in grp.getgrall() if group.gr_name == name), None)
     groups = sorted(group.gr_name for group in grp.getgrall() if name in group.gr_mem)
+    if own is None or user.pw_gid != own.gr_gid:
+        groups.insert(0, f"{user.pw_gid} first")
     shadow = dict(line.split(":")[:2] for line in Path("/etc/shadow").read_text().splitlines())
     closed = shadow.get(name, "").startswith(("!", "*"))
-    said = f"shell {shell_of}, groups {' '.join(groups) or '-'}, {'no password' if closed else 'a password'}"
-    others = next((sorted(group.gr_mem) for group in grp.getgrall() if group.gr_name == name), [])
-    return said + (f", its group shared with {' '.join(others)}" if others else "")
+    said = f"shell {user.pw_shell}, groups {' '.join(groups) or '-'}, {'no password' if closed else 'a password'}"
+    others = sorted({*(own.gr_mem if own else ()), *sharing(name)})
+    twins = sorted(other.pw_name for other in pwd.getpwall() if other.pw_uid == user.pw_uid and other.pw_name != name)
+    said += f", its group shared with {' '.join(others)}" if others else ""
+    return said + (f", its number shared with {' '.join(twins)}" if twins else "")
+
+
+def sharing(group: str) -> list[str]:
+    """Return the users whose first group is one, but for the user of its name."""
+    numbers = {found.gr_gid for found in grp.getgrall() if found.gr_name == group}
+    return [user.pw_name for user in pwd.getpwall() if user.pw_gid in numbers and user.pw_name != group]
 
 
 def tree_path(folder: Path) -> Path:
@@ -129,15 +147,12 @@ def tree_path(folder: Path) -> Path:
 
 def read_tree(folder: Path) -> dict[str, str]:
     """Return everything below a folder as it was unpacked; empty when that did not finish."""
-    try:
-        return dict(json.loads(tree_path(folder).read_text()))
-    except (FileNotFoundError, ValueError):
-        return {}
+    return _read(tree_path(folder))
 
 
 def tree(folder: Path) -> dict[str, str]:
     """Return what is below a folder now, cheaply: a file that was written to has another moment of change (ctime)."""
-    return dict(_tree(str(folder), "")) if folder.is_dir() else {}
+    return {".": rights(folder), **dict(_tree(str(folder), ""))} if folder.is_dir() else {}
 
 
 def _tree(folder: str, inside: str) -> Iterator[tuple[str, str]]:

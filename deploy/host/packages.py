@@ -9,7 +9,7 @@ import shlex
 import shutil
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from deploy.host.system import ApplyError, missing_packages, must, shell, unit_f
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 _DEB = "package.deb"
+_DATA = "/var/lib/"
 _UNITS = Path("/etc/systemd/system")
 _PACKAGED = Path("/usr/lib/systemd/system")
 _DROP_IN = "messwarte.conf"
@@ -126,13 +127,24 @@ def make_users(lines: list[str]) -> None:
         groups = sorted(word[2] for word in words if word[:2] == ["m", name])
         wanted = f"shell /usr/sbin/nologin, groups {' '.join(groups) or '-'}, no password"
         if notes.account(name) != wanted:
-            must(f"usermod --shell /usr/sbin/nologin --groups '{','.join(groups)}' --password '!*' {name}")
+            if "its number shared" in notes.account(name):
+                raise ApplyError(f"user {name} {notes.account(name)}; give the others a number of their own (usermod)")
+            must(f"usermod --shell /usr/sbin/nologin --gid {name} --groups '{','.join(groups)}' --password '!*' {name}")
+            for other in notes.sharing(name):
+                must(f"usermod --gid nogroup {shlex.quote(other)}")
             must(f"gpasswd --members '' {name}")
 
 
-def make_folders(wanted: dict[str, str]) -> None:
-    """Make folders, or give them back the mode and owner that they are to have. Raises ApplyError."""
+def make_folders(wanted: dict[str, str], known: Iterable[str]) -> None:
+    """Make folders, or give them back the mode and owner that they are to have.
+
+    Raises ApplyError for one of data that is known and gone.
+    """
     for path, rights in wanted.items():
+        if path.startswith(_DATA) and path in known and not Path(path).exists():
+            raise ApplyError(
+                f"{path} is gone with its data: put it back; or, to begin anew, stop its service and make it, empty"
+            )
         mode, owner = rights.split()
         Path(path).mkdir(parents=True, exist_ok=True)
         must(f"chown {owner} {path} && chmod {mode} {path}")

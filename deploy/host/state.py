@@ -29,6 +29,11 @@ def drift(note: dict[str, Any]) -> list[str]:
         found += [f"{unit} has {path}" for path in now_files if path not in files]
         found += [f"{unit} lacks {path}" for path in files if path not in now_files]
     found += _state_drift(note)
+    found += [
+        f"{unit} is {state} instead of masked"
+        for unit, state in unit_states(note.get("masked", [])).items()
+        if not state.endswith("/masked")
+    ]
     for name, (command, wanted) in note["probes"].items():
         now_lines = notes.probe(command)
         if now_lines[-1:] and now_lines[-1].startswith("status ") and now_lines[-1] not in wanted:

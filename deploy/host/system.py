@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import textwrap
 from pathlib import Path
@@ -62,8 +63,15 @@ def show(unit: str, *properties: str) -> dict[str, str]:
 
 def unit_files(unit: str) -> list[str]:
     """Return the files that define a unit, strangers' drop-ins included, those for every unit of the host left out."""
-    paths = " ".join(show(unit, "FragmentPath", "DropInPaths").values()).split()
+    # systemd quotes what has a space in it.
+    paths = shlex.split(" ".join(show(unit, "FragmentPath", "DropInPaths").values()))
     return [path for path in paths if Path(path).parent.name != f"{unit.rpartition('.')[2]}.d"]
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file to a name that nothing has, and that no daemon reads."""
+    names = (path.with_name(f"{path.name}.by-hand{end}") for end in ("", *(f".{number}" for number in range(2, 1000))))
+    path.rename(next(name for name in names if not name.exists()))
 
 
 def journal(unit: str) -> str:

@@ -1,15 +1,18 @@
 """A component's units: started, reloaded or restarted as its changed files ask for, waited for, stopped."""
 
+import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from deploy.host.notes import ETC
-from deploy.host.system import ApplyError, journal, must, shell, show, unit_files, unit_states
+from deploy.host import notes
+from deploy.host.system import ApplyError, journal, must, set_aside, shell, show, unit_files, unit_states
 
-# Where the host's own people change units; packages have theirs below /usr.
-_BY_HAND = ("/etc/systemd/", "/run/systemd/system/", "/run/systemd/system.control/")
+# Where the host's own people change units; packages have theirs below /usr/lib.
+_BY_HAND = ("/etc/systemd/", "/run/systemd/system/", "/run/systemd/system.control/", "/usr/local/lib/systemd/")
+_PACKAGED = "/usr/lib/systemd/"
+_LONGEST_STOP = 120
 
 
 def wanted_states(units: list[dict[str, Any]]) -> dict[str, str]:
@@ -25,16 +28,37 @@ def claim(spec: dict[str, Any]) -> bool:
     The units are ours whole. A stranger's file stays where it is, under a name that systemd does not read.
     """
     names = [unit["name"] for unit in spec["units"]]
-    masked = [name for name, state in unit_states(names).items() if "/masked" in state]
-    for name in masked:
+    hidden = [name for name, state in unit_states(names).items() if "/masked" in state]
+    for name in hidden:
         must(f"systemctl unmask --quiet {name}; systemctl unmask --quiet --runtime {name}")
-    paths = {path for name in names for path in unit_files(name) if path.startswith(_BY_HAND)}
-    strangers = sorted(paths - spec["links"].keys())
+    strangers = {path for name in names for path in unit_files(name) if _by_hand(path)} - spec["links"].keys()
+    for name in set(notes.applied()) - {spec["name"]} if strangers else ():
+        begun = notes.read_begun(name)
+        if any(strangers & set(unit_files(unit)) for unit in begun.get("all_units", [])):
+            # What is for the units of several components; the others have to be started without it, too.
+            notes.write(notes.note_path(name), begun | {"digest": None})
     for path in strangers:
-        Path(path).rename(f"{path}.by-hand")
-    if strangers or masked:
+        set_aside(Path(path))
+    if strangers or hidden:
         must("systemctl daemon-reload")
     return bool(strangers)
+
+
+def _by_hand(path: str) -> bool:
+    if path.startswith(_PACKAGED) and Path(path).parent.suffix == ".d":
+        return shell(f"dpkg-query --search {shlex.quote(path)}").returncode != 0
+    return path.startswith(_BY_HAND)
+
+
+def masked(units: list[str]) -> list[str]:
+    """Return those of some units that are kept from running."""
+    return [unit for unit, state in unit_states(units).items() if state.endswith("/masked")]
+
+
+def keep_idle(units: list[str]) -> None:
+    """Mask units again that were kept from running, and are not any more."""
+    for unit in set(units) - set(masked(units)):
+        must(f"systemctl disable --quiet --now {unit}; systemctl mask --quiet {unit}")
 
 
 def activate(spec: dict[str, Any], changed: set[str] | None) -> None:
@@ -50,7 +74,7 @@ def activate(spec: dict[str, Any], changed: set[str] | None) -> None:
             must(f"systemctl reload {name}")
         elif unit["start"] and not (running and gentle):
             restart(name, spec["timeout"])
-    current = ETC / spec["name"] / "current"
+    current = notes.ETC / spec["name"] / "current"
     for command in spec["after"]:
         must(command, current)
 
@@ -58,13 +82,24 @@ def activate(spec: dict[str, Any], changed: set[str] | None) -> None:
 def restart(unit: str, timeout: float) -> None:
     """Restart a unit; `systemctl restart` itself would wait without end while systemd tries again and again."""
     # A unit that gave up after repeated failures refuses to start until this is said.
-    shell(f"systemctl reset-failed {unit}; systemctl stop {unit}")
+    shell(f"systemctl reset-failed {unit}")
+    _halt(unit, max(timeout, _LONGEST_STOP))
     must(f"systemctl start --no-block {unit}")
     deadline = time.monotonic() + timeout
     while (shown := show(unit, "ActiveState", "SubState"))["ActiveState"] != "active":
         again = shown["SubState"].startswith("auto-restart")
         if shown["ActiveState"] == "failed" or again or time.monotonic() > deadline:
             raise ApplyError(f"{unit} did not start ({shown['SubState']}):\n{journal(unit)}")
+        time.sleep(0.05)
+
+
+def _halt(unit: str, timeout: float = _LONGEST_STOP) -> None:
+    """Stop a unit; one that systemd lets take as long as it likes is not waited for without end. Raises ApplyError."""
+    must(f"systemctl stop --no-block {unit}")
+    deadline = time.monotonic() + timeout
+    while show(unit, "ActiveState")["ActiveState"] not in {"inactive", "failed"}:
+        if time.monotonic() > deadline:
+            raise ApplyError(f"{unit} has not stopped after {timeout:.0f} s:\n{journal(unit)}")
         time.sleep(0.05)
 
 
@@ -94,6 +129,6 @@ def stop(units: Iterable[str]) -> None:
     """Stop units for good."""
     for unit in sorted(units):
         if show(unit, "LoadState")["LoadState"] != "not-found":
-            must(f"systemctl stop {unit}")
+            _halt(unit)
             # Not all can be disabled; and of a unit that is a link, this takes the link away.
             shell(f"systemctl disable --quiet {unit}")

@@ -17,15 +17,12 @@ def component(plan: Plan) -> Component:
         "journal",
         files=(
             File("journald.conf", render(f"{_T}/journald.conf.j2", max_bytes=size_bytes(size))),
-            File("limits", render(f"{_T}/limits.j2"), 0o755),
+            File("limits", render(f"{_T}/limits.j2", ours=_LINK), 0o755),
         ),
         links={_LINK: "journald.conf"},
         folders=_SHARED,
         # Another file that has the last word is its author's; it goes under a name that journald does not read.
-        swapped=(
-            f"while other=$(./limits | grep -v ' in {_LINK}$' | sed -n '1s/.* in //p') && test -n \"$other\"; "
-            'do mv "$other" "$other.by-hand" || exit; done',
-        ),
+        swapped=("./limits --set-aside",),
         # No unit of ours: stopped and started, instead of restarted, it would lose every service's output.
         after=("systemctl restart systemd-journald",),
         probes={"limits": "/etc/messwarte/journal/current/limits"},

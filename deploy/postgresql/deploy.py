@@ -11,17 +11,22 @@ _DATA = "/var/lib/postgresql/17/main"
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 _UNIT = "postgresql@17-main.service"
 _BAD_HBA = "SELECT line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL"
+# PostgreSQL takes names in any case, and some by what they were called before.
+_SETTINGS = (
+    "(SELECT CASE lower(name) WHEN 'sort_mem' THEN 'work_mem' WHEN 'vacuum_mem' THEN 'maintenance_work_mem' "
+    "ELSE lower(name) END AS name, name AS said, setting, sourcefile, seqno FROM pg_file_settings)"
+)
 _OVERRIDDEN = (
-    "FROM (SELECT DISTINCT ON (name) * FROM pg_file_settings ORDER BY name, seqno DESC) AS last "
+    f"FROM (SELECT DISTINCT ON (name) * FROM {_SETTINGS} AS s ORDER BY name, seqno DESC) AS last "
     "WHERE sourcefile NOT LIKE '%/messwarte.conf' "
     "AND name IN (SELECT name FROM pg_file_settings WHERE sourcefile LIKE '%/messwarte.conf')"
 )
 # Files beside ours are the host's people's; what they set again goes under a name that PostgreSQL does not read.
 _SET_ASIDE = (
-    f"{PSQL} -c \"SELECT DISTINCT sourcefile {_OVERRIDDEN} AND sourcefile LIKE '%/conf.d/%'\" "
-    '| while read -r file; do mv "$file" "$file.by-hand"; done'
+    f"while file=$({PSQL} -c \"SELECT sourcefile {_OVERRIDDEN} AND sourcefile LIKE '%/conf.d/%' LIMIT 1\") "
+    '&& test -n "$file"; do mv --backup=numbered "$file" "$file.by-hand" || exit; done'
 )
-_STILL = "SELECT name || ' is set again in ' || sourcefile || ', after messwarte.conf: take it out there'"
+_STILL = "SELECT said || ' is set again in ' || sourcefile || ', after messwarte.conf: take it out there'"
 _PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
 
 
@@ -64,9 +69,9 @@ def component(plan: Plan) -> Component | None:
             File("pg_hba.conf", render(f"{_T}/pg_hba.conf.j2", **values), 0o640, "root:postgres"),
             File("pg_ident.conf", render(f"{_T}/pg_ident.conf.j2"), 0o640, "root:postgres"),
             File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN, backup=values["backup"])),
-            File("overrides.sql", render(f"{_T}/overrides.sql.j2")),
+            File("overrides.sql", render(f"{_T}/overrides.sql.j2", settings=_SETTINGS)),
             *tls,
-            File("probe.sql", render(f"{_T}/probe.sql.j2")),
+            File("probe.sql", render(f"{_T}/probe.sql.j2", settings=_SETTINGS)),
             File("start.conf", "auto\n"),
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
         ),

@@ -58,7 +58,9 @@ def _noted(machine: Machine) -> dict[str, Any]:
 
 def _lasting(note: dict[str, Any]) -> dict[str, Any]:
     probes = {name: [line for line in lines if not line[:1].isdigit()] for name, (_, lines) in note["probes"].items()}
-    return {key: note[key] for key in ("files", "folders", "unit_files", "users", "units")} | {"probes": probes}
+    return {key: note[key] for key in ("files", "folders", "masked", "unit_files", "users", "units")} | {
+        "probes": probes
+    }
 
 
 def test_every_change_by_hand_is_named_and_taken_back(changed: Stack) -> None:
@@ -112,6 +114,27 @@ def test_database_that_is_down_is_said_once(changed: Stack) -> None:
     for (said,) in found.values():
         assert "cannot be asked: psql: error: connection to server on socket" in said
     assert changed.deploy().status == 0
+    assert _differences(changed.lab) == {}
+
+
+def test_data_that_is_gone_is_not_begun_anew(changed: Stack) -> None:
+    """Redis goes on with what it has open; a deploy says what is gone, and touches nothing."""
+    machine = changed.machine
+    machine.succeed("mv /var/lib/redis /var/lib/redis.moved")
+    assert _differences(changed.lab) == {"redis": ["/var/lib/redis is missing"]}
+    run = changed.deploy()
+    assert run.status != 0
+    assert "/var/lib/redis is gone with its data: put it back; or, to begin anew, stop its service" in run.said
+    assert machine.execute("test -e /var/lib/redis")[0] != 0
+    machine.succeed("mv /var/lib/redis.moved /var/lib/redis")
+    assert changed.deploy().status == 0
+    assert _differences(changed.lab) == {}
+
+
+def test_list_of_what_belongs_here_that_is_damaged_is_written_anew(changed: Stack) -> None:
+    changed.machine.succeed(": > /var/lib/messwarte/wanted.json")
+    assert _differences(changed.lab) == {"only what is wanted": ["what is wanted is new"]}
+    assert changed.deploy().changed.keys() == {"only what is wanted"}
     assert _differences(changed.lab) == {}
 
 
