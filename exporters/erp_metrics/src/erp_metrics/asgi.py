@@ -42,8 +42,12 @@ class HttpRequest:
     def template(self) -> str:
         """Its route template."""
         if self._template is None:
-            self._template = self._table.template(*self._key)
-        return self._template or routed(self._route if self._scope is None else self._scope.get("route"))
+            route = self._route if self._scope is None else self._scope.get("route")
+            # By its path only where it has to be: paths are many.
+            self._template = self._table.of(route) or self._table.template(*self._key)
+            if self._template is None:
+                return routed(route)
+        return self._template
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send on what the application sends; the last part of the body ends the request."""

@@ -65,9 +65,6 @@ class Connections:
             numbers.waiting(1)
         elif numbers is not None and kind in (WAITED, GOT):
             numbers.waiting(-1)
-            if self._metrics.shared:
-                # Nobody else can ask this process's pools when the metrics are shown.
-                numbers.refresh(pool)
         if kind in (OUT, GOT):
             self._checked_out(connection, numbers, moment)
         elif kind == BACK:

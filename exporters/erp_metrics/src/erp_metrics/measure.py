@@ -96,6 +96,9 @@ class Recorder:
         """Let what was counted be seen."""
         self._unsettled = 0
         self.metrics.settle()
+        if self.metrics.shared:
+            # Nobody else can ask this process's pools when the metrics are shown.
+            self.connections.refresh()
 
     def _count_query(self, entry: Entry) -> None:
         """Count a query (statement, block, request); as few calls as can be."""

@@ -37,14 +37,21 @@ class RouteTable:
         self._built = 0.0
         self._cache: dict[tuple[str, str], str | None] = {}
         self._beginnings: dict[str, list[Route]] = {}
+        self._own: dict[int, tuple[Any, str]] = {}
         self.routes: list[Route] = []
 
     def build(self) -> None:
         """Read the routes anew."""
         self.routes = list(_walk(getattr(self._app, "routes", None) or (), "", ""))
         self._beginnings = _by_beginning(self.routes)
+        self._own = {id(route): (route, template) for route, template in _own(getattr(self._app, "routes", None) or ())}
         self._cache.clear()
         self._built = time.monotonic()
+
+    def of(self, route: Any) -> str | None:
+        """Return the template of one of the application's own routes, which routing puts into a scope, else None."""
+        found = self._own.get(id(route))
+        return None if found is None else found[1]
 
     def template(self, method: str, path: str, root: str) -> str | None:
         """Return the template of a request by what its scope said before it was routed."""
@@ -109,6 +116,14 @@ def _walk(routes: Iterable[Any], prefix: str, pattern: str) -> Iterator[Route]:
                 yield from _walk(inner, prefix + path, pattern + path)
             elif inner is not None:
                 yield _route(f"{prefix}{path}/{{path}}", f"{pattern}{path}/{{path:path}}", None)
+
+
+def _own(routes: Iterable[Any]) -> Iterator[tuple[Any, str]]:
+    """Yield the routes that stand for one path only, neither mounted nor included from elsewhere."""
+    for route in routes:
+        path = getattr(route, "path", None)
+        if path and hasattr(route, "endpoint") and not callable(getattr(route, "effective_route_contexts", None)):
+            yield route, _PARAMETER.sub(r"{\1}", path)
 
 
 def _included(route: Any) -> Iterable[Any]:
