@@ -43,14 +43,14 @@ def must(command: str, cwd: Path | None = None) -> str:
 
 
 def unit_states(units: list[str]) -> dict[str, str]:
-    """Return `ActiveState/UnitFileState` of each unit."""
+    """Return `ActiveState/UnitFileState` of each unit; one that has no file there is not enabled."""
     if not units:
         return {}
     run = shell(f"systemctl show --property=Id,ActiveState,UnitFileState {' '.join(units)}")
     states = {}
     for unit, block in zip(units, run.stdout.strip().split("\n\n"), strict=False):
         fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        states[unit] = f"{fields.get('ActiveState')}/{fields.get('UnitFileState')}"
+        states[unit] = f"{fields.get('ActiveState')}/{fields.get('UnitFileState') or 'not enabled'}"
     return states
 
 

@@ -210,10 +210,10 @@ ROWS = {
     ),
     "drop-in of a stranger for units of several components": Row(
         "d=/etc/systemd/system/prometheus-.service.d; mkdir $d; "
-        "printf '[Service]\\nEnvironment=BY_HAND=1\\n' > $d/zz.conf; "
+        "printf '[Service]\\nEnvironment=BY_HAND=1\\n' > $d/zw.conf; "
         "systemctl daemon-reload; systemctl restart prometheus-node-exporter prometheus-alertmanager",
         {
-            component: [f"{unit}.service has /etc/systemd/system/prometheus-.service.d/zz.conf"]
+            component: [f"{unit}.service has /etc/systemd/system/prometheus-.service.d/zw.conf"]
             for component, unit in (
                 ("node_exporter", "prometheus-node-exporter"),
                 ("alertmanager", "prometheus-alertmanager"),
