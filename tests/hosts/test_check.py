@@ -14,6 +14,7 @@ import pytest
 from deploy.components import ORDER
 from lab import Machine
 from tests.hosts.changes_by_hand import GRAFANA, ROWS
+from tests.hosts.changes_in_database import DATABASE
 from tests.hosts.conftest import LAB_SETTINGS, ROOT, STATE, Stack, bring_up, lab_of
 
 _NOTES = (
@@ -66,7 +67,7 @@ def _lasting(note: dict[str, Any]) -> dict[str, Any]:
 def test_every_change_by_hand_is_named_and_taken_back(changed: Stack) -> None:
     """All rows at once: the check says what the rows say, and no more; a deploy heals them, and restarts no more."""
     machine = changed.machine
-    rows = ROWS | (GRAFANA if changed.has_grafana else {})
+    rows = ROWS | DATABASE | (GRAFANA if changed.has_grafana else {})
     assert _differences(changed.lab) == {}
     before, noted = _started(machine), _noted(machine)
     for row in rows.values():
