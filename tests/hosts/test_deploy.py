@@ -115,18 +115,6 @@ def test_bad_value_is_refused_before_the_running_one_is_touched(mended: Stack, t
     assert mended.deploy().changed == {}
 
 
-def test_configuration_that_does_not_start_is_put_back(mended: Stack, tmp_path: Path) -> None:
-    """Twice: what checks well but cannot get its memory is put back, the error is shown, and PostgreSQL runs."""
-    for memory in ("16TB", "15TB"):
-        run = mended.deploy(mended.settings(tmp_path, postgresql={"memory": memory}))
-        assert run.status != 0
-        assert "could not map anonymous shared memory" in run.said
-        assert "The configuration before it was put back and runs." in run.said
-        assert _psql(mended.machine, "SHOW shared_buffers") == "256MB"
-    again = mended.deploy()
-    assert (again.changed, again.failed) == ({}, {})
-
-
 def test_wrong_setting_stops_before_anything_is_touched(stack: Stack, tmp_path: Path) -> None:
     """The message names file and setting, without a trace; no operation begins."""
     path = stack.settings(tmp_path, redis={"memory": "lots"})

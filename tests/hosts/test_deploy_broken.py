@@ -41,6 +41,12 @@ def _processes(machine: Machine) -> dict[str, str]:
             r"postgresql: [\s\S]*put back and runs",
             ("postgresql@17-main.service",),
         ),
+        # What checks well but cannot get its memory.
+        (
+            "postgresql:messwarte.conf:shared_buffers = '4TB'",
+            r"postgresql: [\s\S]*could not map anonymous shared memory[\s\S]*put back and runs",
+            ("postgresql@17-main.service", "messwarte-erp.service", "messwarte-erp-load.service"),
+        ),
         ("erp:password:", r"erp: [\s\S]*put back and runs", ("messwarte-erp.service",)),
         ("redis:users.acl:user broken on +nothing", r"redis: [\s\S]*put back and runs", ("redis-server.service",)),
     ],
