@@ -27,7 +27,7 @@ from deploy import apps
 from deploy.component import Component
 from deploy.context import components, make_plan
 from deploy.postgresql.deploy import PSQL
-from deploy.topology import GROUPS
+from deploy.topology import GROUPS, open_secrets
 from lab import Lab, Machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,7 +129,8 @@ def _fresh(lab: Lab) -> Machine:
 
 
 def _describe(machine: Machine) -> dict[str, Component]:
-    """Return what our deploy brings to a host."""
+    """Return what our deploy brings to a host, whose secrets may be others than those of the host before."""
+    open_secrets.cache_clear()
     secrets = STATE / _LAB / "secrets.yml"
     data = {"settings": ROOT / "inventories/lab.yml", "secrets": secrets, "address": machine.address}
     host = _Host("erp", machine, {key: str(value) for key, value in data.items()})

@@ -158,14 +158,15 @@ def settings_of(data: Any) -> tuple[Path, Settings]:
 def secrets_of(data: Any, *, keep: bool = True) -> Secrets:
     """Return the secrets that a host's data name, read once in a run. Raises SecretsError."""
     path = Path(data.get("secrets") or settings_of(data)[0].with_suffix(".secrets.yml"))
-    return _open(path.absolute(), keep, data.get("age_identity"))
+    return open_secrets(path.absolute(), keep, data.get("age_identity"))
 
 
 _load = functools.cache(load)
 
 
 @functools.cache
-def _open(path: Path, keep: bool, identity: str | None) -> Secrets:
+def open_secrets(path: Path, keep: bool, identity: str | None) -> Secrets:
+    """Return the secrets of a file, read once."""
     return Secrets(path, keep=keep, identity=identity)
 
 
