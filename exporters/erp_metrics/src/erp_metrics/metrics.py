@@ -212,7 +212,8 @@ class Metrics(Collector):
         with self.lock:
             for series in self._queries.values():
                 series.settle(self._bounds, self._bounds.index(self._slow) + 1)
-            for endpoint in self._endpoints.values():
+            # An application that starts adds its routes' meanwhile.
+            for endpoint in list(self._endpoints.values()):
                 endpoint.settle()
             for answers in self._answers.values():
                 answers.settle(self._bounds, _QUERIES)
