@@ -93,6 +93,15 @@ class Stack:
         return path
 
 
+def started(machine: Machine) -> dict[str, str]:
+    """Return when each service of the stack was started."""
+    units = "'messwarte-*.service' 'prometheus*.service' 'redis-*' 'grafana-*' 'postgresql@*' 'postfix*.service'"
+    shown = machine.succeed(f"systemctl show --property=Id,Type,ExecMainStartTimestampMonotonic {units}")
+    found = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.strip().split("\n\n")]
+    # What a timer starts may have started meanwhile.
+    return {one["Id"]: one["ExecMainStartTimestampMonotonic"] for one in found if one["Type"] != "oneshot"}
+
+
 def bring_up(lab: Lab, hosts: list[str]) -> Stack:
     """Boot the hosts of a lab and deploy the stack to them."""
     stack = Stack(lab.name, lab.up(hosts))

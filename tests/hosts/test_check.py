@@ -15,7 +15,7 @@ from deploy.components import ORDER
 from lab import Machine
 from tests.hosts.changes_by_hand import GRAFANA, ROWS
 from tests.hosts.changes_in_database import DATABASE
-from tests.hosts.conftest import LAB_SETTINGS, ROOT, STATE, Stack, bring_up, lab_of
+from tests.hosts.conftest import LAB_SETTINGS, ROOT, STATE, Stack, bring_up, lab_of, started
 
 _NOTES = (
     "import json, pathlib; print(json.dumps([json.loads(path.read_text()) "
@@ -42,15 +42,6 @@ def _differences(lab: str, settings: Path = LAB_SETTINGS) -> dict[str, list[str]
     return {one["component"]: one["differences"] for one in json.loads(found.stdout)}
 
 
-def _started(machine: Machine) -> dict[str, str]:
-    """Return when each service of the stack was started."""
-    units = "'messwarte-*.service' 'prometheus*.service' 'redis-*' 'grafana-*' 'postgresql@*' 'postfix*.service'"
-    shown = machine.succeed(f"systemctl show --property=Id,Type,ExecMainStartTimestampMonotonic {units}")
-    found = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.strip().split("\n\n")]
-    # What a timer starts may have started meanwhile.
-    return {one["Id"]: one["ExecMainStartTimestampMonotonic"] for one in found if one["Type"] != "oneshot"}
-
-
 def _noted(machine: Machine) -> dict[str, Any]:
     """Return what the check compares each component with, but for what healing has to add: rows of the history."""
     notes = json.loads(machine.succeed(f"python3 -c {shlex.quote(_NOTES)}"))
@@ -69,7 +60,7 @@ def test_every_change_by_hand_is_named_and_taken_back(changed: Stack) -> None:
     machine = changed.machine
     rows = ROWS | DATABASE | (GRAFANA if changed.has_grafana else {})
     assert _differences(changed.lab) == {}
-    before, noted = _started(machine), _noted(machine)
+    before, noted = started(machine), _noted(machine)
     for row in rows.values():
         machine.succeed(row.change)
     wanted: dict[str, list[str]] = {}
@@ -87,13 +78,13 @@ def test_every_change_by_hand_is_named_and_taken_back(changed: Stack) -> None:
         status, output = machine.execute(row.healed)
         assert status == 0, f"{title} was not healed: {output}"
     allowed = {f"{unit}.service" for row in rows.values() for unit in row.restarts.split()}
-    after = _started(machine)
+    after = started(machine)
     assert {unit for unit in before if before[unit] != after.get(unit)} <= allowed
     assert _noted(machine) == noted
     assert _differences(changed.lab) == {}
     again = changed.deploy()
     assert (again.status, again.changed) == (0, {}), again.said
-    assert _started(machine) == after
+    assert started(machine) == after
 
 
 def test_package_that_was_removed_comes_back(changed: Stack) -> None:
@@ -196,7 +187,7 @@ def test_nobody_can_change_redis_while_it_runs(changed: Stack) -> None:
 
 def test_default_files_of_packages_reach_no_service(changed: Stack) -> None:
     """Neither by arguments nor by the environment: no service reads a file that is not ours."""
-    units = " ".join(_started(changed.machine))
+    units = " ".join(started(changed.machine))
     shown = changed.machine.succeed(f"systemctl show --value --property=EnvironmentFiles,ExecStart {units}")
     files = {line.split()[0] for line in shown.splitlines() if line.startswith("/")}
     assert files <= {"/etc/messwarte/tasks/current/environment"}

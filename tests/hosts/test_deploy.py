@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from lab import Machine
-from tests.hosts.conftest import Stack
+from tests.hosts.conftest import Stack, started
 
 _PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 
@@ -34,12 +34,11 @@ def _wait_for_targets(machine: Machine) -> None:
 
 def test_second_run_changes_nothing(stack: Stack) -> None:
     """Every component is as wanted, and nothing is restarted."""
-    started = "systemctl show --property=ExecMainStartTimestampMonotonic 'messwarte-*' 'prometheus*' redis-server"
-    before = stack.machine.succeed(started)
+    before = started(stack.machine)
     again = stack.deploy()
     assert (again.status, again.changed, again.failed) == (0, {}, {})
     assert {"postgresql", "redis", "prometheus", "erp"} <= set(again.same)
-    assert stack.machine.succeed(started) == before
+    assert started(stack.machine) == before
 
 
 def test_everything_returns_after_a_reboot(stack: Stack) -> None:

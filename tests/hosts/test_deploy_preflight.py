@@ -1,22 +1,21 @@
 """What a deploy finds in its way: all of it is said, and nothing is touched."""
 
-from tests.hosts.conftest import Stack
+from tests.hosts.conftest import Stack, started
 
 
 def test_a_taken_port_and_a_full_disk_are_said_at_once_and_nothing_is_touched(stack: Stack) -> None:
     """The program, its unit and the folder are named; with them out of the way, a deploy mends what was stopped."""
     machine = stack.machine
-    started = "systemctl show --property=ExecMainStartTimestampMonotonic 'messwarte-*' prometheus redis-server"
     machine.succeed("systemctl stop prometheus-redis-exporter; mount -t tmpfs -o size=20m tmpfs /var/cache/apt")
     machine.succeed("systemd-run --quiet --unit=squatter python3 -m http.server 9121 --bind 127.0.0.1")
     machine.wait_until_succeeds("curl -fsS http://127.0.0.1:9121/")
-    before = machine.succeed(started)
+    before = started(machine)
     run = stack.deploy()
     machine.succeed("umount /var/cache/apt; systemctl stop squatter")
     assert run.status != 0
     assert "erp: port 9121, which redis_exporter needs, is taken by python3 (squatter.service)" in run.said
     assert "erp: /var/cache/apt has 20 MB free; a deploy may need 30 MB there" in run.said
     assert "Starting operation" not in run.said
-    assert machine.succeed(started) == before
+    assert started(machine) == before
     mended = stack.deploy()
     assert (mended.status, set(mended.changed)) == (0, {"redis_exporter"}), mended.said

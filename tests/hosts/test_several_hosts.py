@@ -15,7 +15,7 @@ import pytest
 from lab import Machine
 from lab.system import wait_until
 from proof.prometheus import Prometheus
-from tests.hosts.conftest import ROOT, STATE, Run, Stack, lab_of
+from tests.hosts.conftest import ROOT, STATE, Run, Stack, lab_of, started
 
 HOSTS = ["database", "cache", "monitoring", "worker", "worker2", "app"]
 _PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d erp"
@@ -208,15 +208,14 @@ def test_every_host_returns_after_a_reboot_with_its_firewall(hosts: Stack, setti
 
 def test_certificates_are_renewed_by_the_next_run_without_an_interruption(hosts: Stack, settings: Path) -> None:
     """A certificate that is missing on the control machine is made anew; gates and PostgreSQL take it by a reload."""
-    started = "systemctl show --value -p ExecMainStartTimestampMonotonic messwarte-gate postgresql@17-main"
     database = hosts.machines["database"]
-    before, serial = database.succeed(started), _serial(hosts, "database")
+    before, serial = started(database), _serial(hosts, "database")
     path = STATE / hosts.lab / "secrets.yml"
     kept = {name: value for name, value in hosts.secrets.items() if name != "database_certificate"}
     path.write_text("".join(f"{name}: {_quoted(value)}\n" for name, value in kept.items()))
     run = _deploy(hosts, settings)
     assert (run.status, run.changed) == (0, {"gate": ["database"], "postgresql": ["database"]}), run.said
-    assert database.succeed(started) == before
+    assert started(database) == before
     wait_until(lambda: _serial(hosts, "database") != serial, "the new certificate is shown", 10)
     _wait_until_all_are_up(hosts)
 

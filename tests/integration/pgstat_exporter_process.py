@@ -63,6 +63,7 @@ class RunningExporter:
 
     process: subprocess.Popen[str]
     port: int
+    log: Path
 
     def scrape(self, timeout: float = 10, header: float | None = None) -> Answer:
         """Scrape as Prometheus does; `header` is the timeout that it states."""
@@ -77,8 +78,7 @@ class RunningExporter:
     def stop(self) -> tuple[int, str]:
         """Send SIGTERM; return the exit status and what was logged."""
         self.process.send_signal(signal.SIGTERM)
-        _, log = self.process.communicate(timeout=10)
-        return self.process.returncode, log
+        return self.process.wait(timeout=10), self.log.read_text()
 
 
 def monitor_on(server: PostgresServer) -> str:
@@ -104,12 +104,14 @@ def write_config(folder: Path, dsn: str, **settings: object) -> Path:
 def running(config: Path) -> Iterator[RunningExporter]:
     """Run an exporter until the block ends; it must still be alive then, or have been stopped by the test."""
     port = yaml.safe_load(config.read_text())["port"]
-    process = subprocess.Popen(command("serve", config), env=environment(), stderr=subprocess.PIPE, text=True)
-    exporter = RunningExporter(process, port)
+    log = config.with_suffix(".log")
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command("serve", config), env=environment(), stderr=stderr, text=True)
+    exporter = RunningExporter(process, port, log)
     try:
         wait_until(lambda: process.poll() is not None or _listens(exporter), "the exporter listens")
         if process.poll() is not None:
-            pytest.fail(f"the exporter ended at once: {process.stderr.read() if process.stderr else ''}")
+            pytest.fail(f"the exporter ended at once: {log.read_text()}")
         yield exporter
     finally:
         process.kill()
