@@ -24,6 +24,7 @@ from deploy.prometheus.deploy import component as prometheus
 from deploy.redis.deploy import component as redis
 from deploy.redis_exporter.deploy import component as redis_exporter
 from deploy.tasks.deploy import component as tasks
+from settings import SecretsError
 
 COMPONENTS: dict[str, Callable[[Plan], Component | None]] = {
     "journal": journal,
@@ -53,7 +54,18 @@ ORDER = (*ENTRANCES, *COMPONENTS)
 
 
 def wanted(plan: Plan) -> dict[str, Component]:
-    """Return the components of one host by name, in order."""
-    found = {name: part for name, describe in COMPONENTS.items() if (part := describe(plan))}
+    """Return the components of one host by name, in order. Raises SecretsError with all that is wrong."""
+    found: dict[str, Component] = {}
+    trouble: list[str] = []
+    for name, describe in COMPONENTS.items():
+        try:
+            part = describe(plan)
+        except SecretsError as error:
+            trouble.append(str(error))
+            continue
+        if part:
+            found[name] = part
+    if trouble:
+        raise SecretsError("\n".join(dict.fromkeys(trouble)))
     entrances = {name: part for name, describe in ENTRANCES.items() if (part := describe(plan, found.values()))}
     return entrances | found

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from settings.encrypted import store_of
+from settings.known import KNOWN
 from settings.stores import SecretsError
 
 _SCRAM_ITERATIONS = 4096
@@ -83,14 +84,17 @@ class Secrets:
             raise SecretsError(f"{self.path}: the secret `{name}` is no private SSH key without passphrase")
         return private, public
 
-    def require(self, name: str, what: str) -> str:
-        """Return a secret that only the operator can give. Raises SecretsError when it is missing."""
-        if not self._values.get(name):
-            raise SecretsError(
-                f"{self.path}: the secret `{name}` is missing ({what}); add a line `{name}: ...`, "
-                f"or run: ./messwarte secrets set {name}"
-            )
-        return self._values[name]
+    def require(self, *names: str) -> dict[str, str]:
+        """Return secrets that only the operator can give. Raises SecretsError that names all that are missing."""
+        missing = [
+            f"{self.path}: the secret `{name}` is missing ({KNOWN[name].purpose}); add a line `{name}: ...`, "
+            f"or run: ./messwarte secrets set {name}"
+            for name in names
+            if not self._values.get(name)
+        ]
+        if missing:
+            raise SecretsError("\n".join(missing))
+        return {name: self._values[name] for name in names}
 
     def keep(self, name: str, make: Callable[[], str], fits: Callable[[str], bool] = bool) -> str:
         """Return what is stored under a name, made anew when it no longer fits; what is missing is asked as ``."""

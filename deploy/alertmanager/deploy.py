@@ -44,14 +44,13 @@ def component(plan: Plan) -> Component | None:
 
 
 def _credentials(plan: Plan) -> dict[str, str]:
-    settings, found = plan.settings.alertmanager, {}
-    if settings.email and settings.email.username:
-        found["smtp_password"] = plan.secrets.require("smtp_password", "SMTP login of alertmanager.email")
-    if settings.teams is not None:
-        found["teams_webhook_url"] = plan.secrets.require("teams_webhook_url", "the Teams workflow's address")
-    if settings.slack:
-        found["slack_api_url"] = plan.secrets.require("slack_api_url", "the Slack webhook's address")
-    return found
+    settings = plan.settings.alertmanager
+    wanted = {
+        "smtp_password": settings.email and settings.email.username,
+        "teams_webhook_url": settings.teams,
+        "slack_api_url": settings.slack,
+    }
+    return plan.secrets.require(*(name for name, used in wanted.items() if used))
 
 
 def _receivers(plan: Plan) -> str:

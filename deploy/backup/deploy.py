@@ -103,8 +103,7 @@ def _files(plan: Plan) -> tuple[File, ...]:
     }
     texts: dict[str, str] = {}
     if settings.s3:
-        values["key"] = secrets.require("backup_s3_key", "S3 access key for the backups")
-        values["key_secret"] = secrets.require("backup_s3_key_secret", "S3 secret key for the backups")
+        values |= secrets.require("backup_s3_key", "backup_s3_key_secret")
     elif not settings.folder:
         private, public = secrets.ssh_key("backup_key")
         values["sftp"], known = _sftp(plan)

@@ -101,7 +101,7 @@ def test_sops_file_is_read_and_added_to(tmp_path: Path, sops: Path, identity: Pa
         again = Secrets(path, identity=str(one))
         assert again.get("grafana_admin") == made
         assert again.get("tls_key") == key == "BEGIN\nlines\nEND\n"
-        assert again.require("smtp_password", "") == _LEAK
+        assert again.require("smtp_password") == {"smtp_password": _LEAK}
         assert "# the mail team's" in _opened(sops, path, one)
     assert path.stat().st_mode & 0o777 == 0o644
     assert "sops set" in argv.read_text()
@@ -147,7 +147,7 @@ def test_age_file_of_others_is_not_closed_to_them(tmp_path: Path, identity: Path
         with pytest.raises(SecretsError, match=r"encrypted for others too.*secrets\.age\.recipients"):
             Secrets(path, identity=str(identity)).get("grafana_admin")
         assert path.read_bytes() == before
-        assert Secrets(path, identity=str(identity)).require("smtp_password", "") == _LEAK
+        assert Secrets(path, identity=str(identity)).require("smtp_password") == {"smtp_password": _LEAK}
     Path(f"{path}.recipients").write_text(f"{_recipient(other)}\n")
     made = Secrets(path, identity=str(identity)).get("grafana_admin")
     assert path.read_bytes().startswith(b"-----BEGIN AGE ENCRYPTED FILE-----")

@@ -78,14 +78,17 @@ def test_broken_file_is_told_without_its_secrets(tmp_path: Path) -> None:
 
 
 def test_secret_that_only_the_operator_can_give(tmp_path: Path) -> None:
-    """It is not made up; the message says what it is for and what to write."""
+    """It is not made up; the message says what each that is missing is for and what to write."""
     path = tmp_path / "secrets.yml"
-    with pytest.raises(SecretsError, match=r"the secret `smtp_password` is missing \(SMTP login\); add a line"):
-        Secrets(path).require("smtp_password", "SMTP login")
+    with pytest.raises(
+        SecretsError, match=r"the secret `smtp_password` is missing \(SMTP login of alertmanager.email\); add a line"
+    ) as caught:
+        Secrets(path).require("smtp_password", "slack_api_url")
+    assert "the secret `slack_api_url` is missing (the Slack" in str(caught.value)
     assert not path.exists()
     path.touch(mode=0o600)
     path.write_text("smtp_password: hunter2\n")
-    assert Secrets(path).require("smtp_password", "SMTP login") == "hunter2"
+    assert Secrets(path).require("smtp_password") == {"smtp_password": "hunter2"}
 
 
 def _make(path: Path, start: str, numbers: range) -> dict[str, str]:
@@ -219,7 +222,7 @@ def test_age_is_told_of_what_was_made_here_only(tmp_path: Path) -> None:
     Secrets(path).renew(["redis_monitor", "postgres_erp_app"])
     last = Secrets(path)
     assert {name for name, moment in last.made().items() if moment is None} == {"smtp_password"}
-    assert last.require("smtp_password", "") == "from: outside #1"
+    assert last.require("smtp_password") == {"smtp_password": "from: outside #1"}
     assert last.get("redis_monitor") not in {one, "hunter2"}
     assert last.get("grafana_admin") == two
     assert last.scram("postgres_erp_app") != verifier
@@ -228,7 +231,7 @@ def test_age_is_told_of_what_was_made_here_only(tmp_path: Path) -> None:
 def test_every_secret_that_is_deployed_is_known() -> None:
     """What the components ask for by name has a line in `secrets list`, and nothing else has."""
     root = Path(__file__).resolve().parent.parent.parent
-    asked = re.compile(r'secrets\.(?:get|scram|bcrypt|ssh_key|require)\(\s*"(\w+)"')
-    used = {name for path in (root / "deploy").rglob("*.py") for name in asked.findall(path.read_text())}
-    # Which signs what hosts are asked for, and is asked for by no name of a component.
-    assert used | {"tls_authority"} == KNOWN.keys()
+    deploy = "".join(path.read_text() for path in (root / "deploy").rglob("*.py"))
+    assert set(re.findall(r'secrets\.(?:get|scram|bcrypt|ssh_key|require)\(\s*"(\w+)"', deploy)) <= KNOWN.keys()
+    # The authority signs what hosts are asked for, and is asked for by no name of a component.
+    assert [name for name in KNOWN if f'"{name}"' not in deploy] == ["tls_authority"]
