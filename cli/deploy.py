@@ -2,12 +2,12 @@
 
 import json
 import sys
-from typing import Any
 
 import click
 
 from cli import stack
 from deploy.components import ORDER
+from deploy.differences import PACKAGES, STRAYS
 
 # Differences of one component that are printed: a file that cannot be read any more takes every setting with it.
 _NAMED = 10
@@ -50,42 +50,29 @@ def command(
 
 
 def _check(inventory: str, hosts: set[str], as_json: bool) -> int:
-    answer = stack.ask(inventory, "--dry", "deploy/stack.py")
+    answer = stack.ask(inventory, "--dry", "deploy/check.py")
     if answer is None:
         raise stack.UnknownError("could not be checked; see above")
-    by_hand = stack.report(inventory, "differences")
-    if unknown := hosts - by_hand.keys():
+    (step,) = answer["plan"] or [{"names": []}]
+    found = {one["host"]: one["differences"] for one in map(json.loads, step["names"])}
+    if unknown := hosts - found.keys():
         raise stack.UnknownError(f"could not be checked, as they do not answer: {', '.join(sorted(unknown))}")
-    steps = [
-        (host, step["name"].partition(";")[0], step) for step in answer["plan"] for host in step["hosts_with_change"]
-    ]
-    drift: list[dict[str, Any]] = [
-        {
-            "host": host,
-            "component": name,
-            "differences": by_hand.get(host, {}).get(name) or _going(step, host) or ["what is wanted is new"],
-        }
-        for host, name, step in steps
+    drift = [
+        {"host": host, "component": name, "differences": differences}
+        for name in (STRAYS, PACKAGES, *ORDER)
+        for host in sorted(found)
+        if (differences := found[host].get(name))
     ]
     if as_json:
         print(json.dumps(drift, indent=2))
-    else:
-        for one in drift:
-            named, more = one["differences"][:_NAMED], len(one["differences"][_NAMED:])
-            said = ", ".join([*named, *([f"{more} more (all: --json)"] if more else [])])
-            print(f"{one['host']}: {one['component']} differs: {said}")
-        print(
-            f"components that differ: {len(drift)}; bring them to what is wanted with {stack.again(inventory)}"
-            if drift
-            else "no drift"
-        )
+        return 1 if drift else 0
+    for one in drift:
+        named, more = one["differences"][:_NAMED], len(one["differences"][_NAMED:])
+        for difference in [*named, *([f"{more} more (all: --json)"] if more else [])]:
+            print(f"{one['host']}: {one['component']} differs: {difference}")
+    again = stack.again(inventory)
+    print(f"components that differ: {len(drift)}; bring them to what is wanted with {again}" if drift else "no drift")
     return 1 if drift else 0
-
-
-def _going(step: dict[str, Any], host: str) -> list[str]:
-    """Return which components a step takes away from a host, as deploy/stack.py puts it into the step's name."""
-    said = [name.partition(f"; {host} without ")[2] for name in step["names"]]
-    return [f"{name} would go" for one in said if one for name in one.split(", ")]
 
 
 def _roll_back(inventory: str, component: str) -> int:

@@ -18,10 +18,10 @@ def command(lab: str, purge: bool) -> None:
         one = Lab(lab, stack.STATE)
         if owner := one.foreign_owner():
             raise click.ClickException(f"lab {lab} runs from {owner}; take it down there")
-        one.down()
+        there = one.down()
         if purge:
             purge_trees()
             shutil.rmtree(apps.CACHE.parent, ignore_errors=True)
     except LabError as error:
         raise click.ClickException(str(error)) from error
-    print(f"lab {lab} is down; start again with {stack.with_lab('up')}")
+    print(f"{f'lab {lab} is down' if there else f'there was no lab {lab}'}; start it with {stack.with_lab('up')}")

@@ -19,11 +19,11 @@ def command(inventory: str, lab: str, as_json: bool) -> None:  # noqa: ARG001  t
     if as_json:
         print(json.dumps(lines, indent=2))
     else:
-        width = max(len(line["component"]) for line in lines)
+        columns = ("host", "component", "url")
+        widths = {column: max(len(line[column] or "") for line in lines) for column in columns}
         for line in lines:
             mark = click.style("ok    ", "green") if line["healthy"] else click.style("BROKEN", "red")
-            click.echo(
-                f"{mark} {line['host']}  {line['component']:{width}}  {line['url'] or ''}  {line['detail']}".rstrip()
-            )
+            cells = [f"{line[column] or '':{widths[column]}}" for column in columns]
+            click.echo("  ".join([mark, *cells, line["detail"]]).rstrip())
         print(f"{len(broken)} of {len(lines)} components are broken" if broken else f"all {len(lines)} are well")
     sys.exit(1 if broken else 0)

@@ -45,21 +45,28 @@ def command(hosts: tuple[str, ...], lab: str) -> None:
 
 def _tell(found: LabStack, seconds: float) -> None:
     load_options(stack.STATE / found.lab, found.base("erp"))
-    key = os.path.relpath(stack.STATE / found.lab / "id_ed25519", ROOT)
-    known = os.path.relpath(stack.STATE / found.lab / "known_hosts", ROOT)
+    key, known = _shown(found, "id_ed25519"), _shown(found, "known_hosts")
     mailbox = found.machine("mailbox").address
+    curl = ["curl", "--cacert", _shown(found, "ca.pem"), "--netrc-file", _shown(found, "netrc")]
     read = ["ssh", "-i", key, "-o", f"UserKnownHostsFile={known}", f"root@{mailbox}", "cat /var/mail/operator"]
     rows = {
         "Grafana": found.url("grafana") or "not deployed: see the deploy's warning above",
         "Demo ERP": found.url("erp"),
         "Task queue": found.url("tasks"),
         "Prometheus": found.url("prometheus"),
+        "Alertmanager": found.url("alertmanager"),
         "Alert mails": shlex.join(read),
         "Logins": "viewer (secret grafana_viewer) in Grafana, operator (secret gate_operator) elsewhere",
-        "Secrets": os.path.relpath(found.secrets, ROOT),
-        "Authority": f"{os.path.relpath(found.secrets.with_name('ca.pem'), ROOT)} (browsers warn until they trust it)",
+        "Secrets": _shown(found, "secrets.yml"),
+        "Authority": f"{_shown(found, 'ca.pem')} (browsers warn until they trust it)",
+        "By script": shlex.join([*curl, str(found.url("prometheus"))]),
     }
     print(f"\nup in {seconds:.0f} s")
     for name, value in rows.items():
         print(f"  {name:12} {value}")
     print(f"next: {stack.with_lab('status')}   then {stack.with_lab('down')}")
+
+
+def _shown(found: LabStack, name: str) -> str:
+    """Return the path of a file of the lab, as one types it in the checkout."""
+    return os.path.relpath(stack.STATE / found.lab / name, ROOT)

@@ -3,7 +3,10 @@
 import os
 from typing import Any
 
+from pyinfra.api.exceptions import PyinfraError
+
 from deploy import preflight
+from deploy.apps import AppError
 from deploy.component import Component
 from deploy.components import wanted
 from deploy.facts import Facts
@@ -42,6 +45,19 @@ def components(plan: Plan) -> dict[str, Component]:
     if findings:
         raise SettingsError("\n".join(f"{plan.node.name}: {finding}" for finding in findings))
     return parts
+
+
+def belonging(host: Any, inventory: Any) -> tuple[Plan, dict[str, Component], list[str]]:
+    """Return what decides about one host, what is deployed there, and the names of all that stays there.
+
+    Raises PyinfraError: what an operator can put right is said without a trace.
+    """
+    try:
+        plan = make_plan(host, inventory)
+        parts = components(plan)
+    except (AppError, SecretsError, SettingsError) as error:
+        raise PyinfraError(str(error)) from None
+    return plan, parts, [*parts, *(["grafana"] if plan.grafana_kept else [])]
 
 
 def _wants_repository(settings: Settings) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from pyinfra import host
+from pyinfra import host, logger
 from pyinfra.api import FactBase, FileUploadCommand, StringCommand, operation
 
+from deploy import differences
 from deploy.component import Archive, Component
 
 # In the order in which they import each other.
@@ -17,7 +18,8 @@ _MODULES = {
     "apply": ("system", "notes", "packages", "generations", "units", "apply"),
 }
 _UPLOADS = "/var/lib/messwarte/uploads"
-_AHEAD = "/opt/messwarte/.ahead"
+# Differences of one component that are told in the course of a deploy.
+_TOLD = 10
 _LOADER = """\
 import sys, types
 for name, source in {sources!r}.items():
@@ -39,7 +41,7 @@ def program(module: str, arguments: dict[str, Any]) -> str:
 
 
 class HostReport(FactBase[Any]):
-    """What `deploy/host/state.py` says of all components: `report`, `differences` or `health`."""
+    """What `deploy/host/state.py` says of all components: `report` or `health`."""
 
     def command(self, verb: str) -> str:
         """Return the command; it changes nothing on the host."""
@@ -54,11 +56,13 @@ class HostReport(FactBase[Any]):
 _reports: dict[tuple[str, bool], Any] = {}
 
 
-def _report() -> Any:
+def report() -> Any:
     """Return how this host is: asked once, and once more after each change of ours."""
     key = (host.name, host.state.is_executing)
     if key not in _reports:
         _reports[key] = host.get_fact(HostReport, verb="report")
+        if _reports[key]["busy"] and not host.state.is_executing:
+            logger.warning(f"another deploy is at work on {host.name}; this one waits for it, at most 5 minutes")
     return _reports[key]
 
 
@@ -78,13 +82,13 @@ def _upload(archives: list[Archive]) -> Generator[StringCommand | FileUploadComm
 @operation()
 def packages(wanted: dict[str, Component]) -> Generator[StringCommand | FileUploadCommand, None, None]:
     """Install all components' missing Debian packages in one call of apt, and unpack new archives meanwhile."""
-    missing = {name for part in wanted.values() for name in part.packages} - set(_report()["packages"])
-    if not missing:
+    if not differences.missing_packages(wanted.values(), report()):
         host.noop("all packages are installed")
         return
+    missing = {name for part in wanted.values() for name in part.packages} - set(report()["packages"])
     drop_ins = [path for part in wanted.values() for path in part.links if ".service.d/" in path]
     archives = {archive.target: archive for part in wanted.values() for archive in part.archives}
-    absent = [archive for target, archive in archives.items() if target not in _report()["archives"]]
+    absent = [archive for target, archive in archives.items() if target not in report()["archives"]]
     yield from _upload(absent)
     idle = [unit for part in wanted.values() for unit in part.idle]
     spec = {"install": sorted(missing), "idle": idle, "drop_ins": drop_ins}
@@ -97,12 +101,17 @@ def component(wanted: Component | None) -> Generator[StringCommand | FileUploadC
     if wanted is None:
         host.noop("is not wanted on this host")
         return
-    found = _report()["components"].get(wanted.name)
-    if found and found["digest"] == wanted.digest and not found["drift"]:
+    said = differences.of_component(wanted, report())
+    if not said:
         host.noop(f"{wanted.name} is as wanted")
         return
-    there = _report()["archives"]
-    absent = [one for one in wanted.archives if one.target not in there and f"{_AHEAD}/{one.sha256}" not in there]
+    if host.state.is_executing and wanted.name in report()["components"]:
+        for difference in [*said[:_TOLD], *([f"{len(said) - _TOLD} more"] if said[_TOLD:] else [])]:
+            host.log(difference)
+    there = report()["archives"]
+    absent = [
+        one for one in wanted.archives if one.target not in there and f"{differences.AHEAD}/{one.sha256}" not in there
+    ]
     yield from _upload(absent)
     yield _apply(wanted.spec())
 
@@ -110,19 +119,23 @@ def component(wanted: Component | None) -> Generator[StringCommand | FileUploadC
 @operation()
 def only(wanted: list[str]) -> Generator[StringCommand, None, None]:
     """Note which components belong on this host; take away others, and what an interrupted run left lying ahead."""
-    found = _report()
-    every_turn = all(found["components"].get(name, {}).get("digest") for name in wanted)
-    left_over = every_turn and any(path.startswith(_AHEAD) for path in found["archives"])
-    if found["wanted"] == wanted and not found["components"].keys() - set(wanted) and not left_over:
+    if not differences.strays(wanted, report()):
         host.noop("nothing is on this host that does not belong there")
         return
     yield _apply({"name": "stack", "only": wanted})
 
 
+@operation()
+def nothing() -> Generator[StringCommand, None, None]:
+    """Change nothing; for a step whose name says something."""
+    host.noop("nothing is changed")
+    yield from ()
+
+
 @operation(is_idempotent=False)
 def roll_back(component_name: str) -> Generator[StringCommand, None, None]:
     """Return to the configuration that a component had before, until the next deploy."""
-    if component_name not in _report()["components"]:
+    if component_name not in report()["components"]:
         host.noop(f"{component_name} is not on this host")
         return
     yield _apply({"name": component_name, "roll_back": component_name})

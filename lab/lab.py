@@ -65,16 +65,17 @@ class Lab:
                 self._boot(tree, on_progress)
         return self.machines()
 
-    def down(self, on_progress: Progress = say) -> None:
-        """End the hosts and take away trees, network and state; an absent lab, or another checkout's, is fine."""
+    def down(self, on_progress: Progress = say) -> bool:
+        """End the hosts and take away trees, network and state; say whether there was anything of this checkout's."""
         need_root()
         if self.foreign_owner() or not (self.state.exists() or self._is_anything_left()):
-            return
+            return False
         with self._locked():
             if self._is_anything_left():
                 on_progress(f"taking down lab {self.name}")
             self._clean()
             delete_tree(self.state)
+        return True
 
     def replace(self, host: str, on_progress: Progress = say) -> Machine:
         """Throw a host away, its disk and its keys included, and boot a new one of its name and address."""

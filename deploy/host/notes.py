@@ -1,5 +1,6 @@
 """What is known on a host about each component: the note of what was applied, written last."""
 
+import fcntl
 import grp
 import hashlib
 import json
@@ -84,6 +85,18 @@ def wanted() -> list[str]:
         return list(json.loads(WANTED.read_text()))
     except (FileNotFoundError, ValueError):
         return []
+
+
+def busy() -> bool:
+    """Say whether another run is changing this host just now."""
+    try:
+        with LOCK.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def fingerprint(path: Path) -> str:

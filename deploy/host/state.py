@@ -90,9 +90,18 @@ def _difference(path: Path, wanted: str) -> str:
 
 
 def report(name: str) -> dict[str, Any]:
-    """Return the digest that was applied, and what has drifted since."""
+    """Return what was applied, by its hash and by its parts, and what has drifted since."""
     note = notes.read_note(name)
-    return {"digest": note["digest"], "drift": drift(note)} if note else {"digest": None, "drift": []}
+    if note is None:
+        return {"digest": None}
+    prefix = f"{note['generation']}/"
+    return {
+        "digest": note["digest"],
+        "drift": drift(note),
+        "files": {path.removeprefix(prefix): mark for path, mark in note["files"].items() if path.startswith(prefix)},
+        "archives": [archive["target"] for archive in note["archives"]],
+        "units": note["all_units"],
+    }
 
 
 def archives() -> list[str]:
@@ -100,12 +109,6 @@ def archives() -> list[str]:
     known = {archive["target"] for name in notes.applied() for archive in notes.read_begun(name).get("archives", [])}
     whole = [path for path in sorted(known) if (found := _tree(Path(path))) and found == notes.read_tree(Path(path))]
     return [*whole, *map(str, notes.AHEAD.glob("*"))]
-
-
-def differences(name: str) -> list[str]:
-    """Return what an operator reads: what was changed by hand since a component was applied."""
-    note = notes.read_note(name)
-    return drift(note) if note else ["its deploy has not finished"]
 
 
 def health(name: str) -> dict[str, Any]:
@@ -133,17 +136,16 @@ def _not_ready(commands: list[str]) -> list[str]:
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """Print what a deploy has to know, or the differences or health of the components that belong here."""
+    """Print what a deploy has to know, or the health of the components that belong here."""
     if arguments["verb"] == "report":
         components = {name: report(name) for name in notes.applied()}
         result: Any = {
+            "busy": notes.busy(),
             "wanted": notes.wanted(),
             "components": components,
             "packages": sorted(installed_packages()),
             "archives": archives(),
         }
-    elif arguments["verb"] == "differences":
-        result = {name: differences(name) for name in notes.wanted()}
     else:
         result = [health(name) for name in notes.wanted()]
     print(json.dumps(result))  # noqa: T201

@@ -103,7 +103,7 @@ def test_rollback_returns_to_what_ran_before_and_no_further_than_is_kept(mended:
     assert none.returncode != 0
     assert "redis: there is no earlier configuration to return to" in none.stdout + none.stderr
     assert memory() == 141
-    assert "redis differs: what is wanted is new" in _verb(mended, "--check").stdout
+    assert "redis differs: redis.conf changes" in _verb(mended, "--check").stdout
     refused = _verb(mended, "--rollback", "database")
     assert refused.returncode != 0
     assert "no service whose configuration could be put back" in refused.stdout + refused.stderr

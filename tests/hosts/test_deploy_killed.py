@@ -3,14 +3,16 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.components import ORDER
 from lab import Lab
@@ -38,8 +40,12 @@ _MOMENTS = 20
 
 
 def _state(stack: Stack) -> dict[str, Any]:
-    stack.machine.copy_to_host(_HERE / "host_state.py", "/root/host_state.py")
-    return dict(json.loads(stack.machine.succeed("python3 -I /root/host_state.py")))
+    found: dict[str, Any] = {}
+    for host, machine in stack.machines.items():
+        machine.copy_to_host(_HERE / "host_state.py", "/root/host_state.py")
+        of_host = json.loads(machine.succeed("python3 -I /root/host_state.py"))
+        found |= {f"{host}: {name}": state for name, state in of_host.items()}
+    return found
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -63,34 +69,55 @@ def _deploy(stack: Stack, settings: Path = LAB_SETTINGS) -> dict[str, list[str]]
 
 def test_killed_on_the_host_at_every_phase_of_every_component(lab: Lab, tmp_path: Path) -> None:
     """A host on which each component was killed at each of its phases is in the end like one that was deployed once."""
-    stack = Stack(lab.name, lab.up(["erp"]))
-    _deploy(stack)
+    _kill_everywhere(lab, tmp_path, ["erp"], LAB_SETTINGS)
+
+
+def test_killed_at_every_phase_of_firewall_and_backups(lab: Lab, tmp_path: Path) -> None:
+    """The same of what a single lab host does not carry, each on the host that has it."""
+    settings = tmp_path / "settings.yml"
+    others = ("redis", "prometheus", "alertmanager", "grafana", "erp", "tasks")
+    wanted = {"network": {"firewall": True}, "postgresql": {"memory": "1GB"}, "backup": {"mode": "deployed"}}
+    settings.write_text(yaml.safe_dump(wanted | {name: {"mode": "off"} for name in others}))
+    places = {"firewall": "database", "backup_store": "backup", "backup": "database"}
+    _kill_everywhere(lab, tmp_path, ["database", "backup"], settings, places)
+
+
+def _kill_everywhere(
+    lab: Lab, folder: Path, hosts: list[str], settings: Path, places: Mapping[str, str] | None = None
+) -> None:
+    """Compare hosts on which components were killed at each phase with hosts that were deployed once.
+
+    `places` names each component's host; without it, all components of the only host are killed.
+    """
+    stack = Stack(lab.name, lab.up(hosts))
+    _deploy(stack, settings)
     clean = _state(stack)
-    components = [name for name in ORDER if name in stack.applied()]
-    # The same host anew: same address, same secrets.
-    shutil.copy(STATE / lab.name / "secrets.yml", tmp_path / "secrets.yml")
+    places = places or {name: hosts[0] for name in ORDER if name in stack.applied()}
+    # The same hosts anew: same addresses, same secrets.
+    shutil.copy(STATE / lab.name / "secrets.yml", folder / "secrets.yml")
     lab.down()
-    stack = Stack(lab.name, lab.up(["erp"]))
-    shutil.copy(tmp_path / "secrets.yml", STATE / lab.name / "secrets.yml")
-    for component in components:
+    stack = Stack(lab.name, lab.up(hosts))
+    shutil.copy(folder / "secrets.yml", STATE / lab.name / "secrets.yml")
+    for component, host in places.items():
         for phase in _PHASES:
             if "unpack" not in phase or component in _WITH_ARCHIVE:
-                _deploy_killed_at(stack, f"{component}:{phase}")
-    _deploy(stack)
+                _deploy_killed_at(stack, host, f"{component}:{phase}", settings)
+    _deploy(stack, settings)
     assert not (found := _differences(_state(stack), clean)), found
-    assert _deploy(stack) == {}
+    assert _deploy(stack, settings) == {}
 
 
-def _deploy_killed_at(stack: Stack, kill: str) -> None:
-    command = [str(ROOT / ".venv/bin/pyinfra"), "-y", "--data", f"kill={kill}", "inventories/lab.py"]
-    environment = os.environ | {"MESSWARTE_LAB": stack.lab}
+def _deploy_killed_at(stack: Stack, host: str, kill: str, settings: Path) -> None:
+    command = [str(ROOT / ".venv/bin/pyinfra"), "-y", "--limit", host, "--data", f"kill={kill}", "inventories/lab.py"]
+    environment = os.environ | {"MESSWARTE_LAB": stack.lab, "MESSWARTE_SETTINGS": str(settings)}
     run = subprocess.run(
         [*command, "tests/hosts/killing_stack.py"],
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert run.returncode != 0, f"{kill} was not reached: {run.stdout}{run.stderr}"
     component = kill.partition(":")[0]
-    assert f"| {component} \n    [erp] Killed" in run.stdout + run.stderr, run.stdout + run.stderr
+    said = run.stdout + run.stderr
+    assert re.search(rf"\| {component} \n    \[{host}\] +Killed", said), said
 
 
 def test_killed_at_random_moments_in_the_controller_and_on_the_host(lab: Lab, tmp_path: Path) -> None:

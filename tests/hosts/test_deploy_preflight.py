@@ -19,3 +19,14 @@ def test_a_taken_port_and_a_full_disk_are_said_at_once_and_nothing_is_touched(st
     assert started(machine) == before
     mended = stack.deploy()
     assert (mended.status, set(mended.changed)) == (0, {"redis_exporter"}), mended.said
+
+
+def test_deploy_that_waits_for_another_says_so(stack: Stack) -> None:
+    """And goes on when the other has ended."""
+    machine = stack.machine
+    machine.succeed("chmod 600 /etc/messwarte/redis/current/redis.conf")
+    machine.succeed("systemd-run --quiet --unit=other-deploy flock /run/lock/messwarte.lock sleep 15")
+    run = stack.deploy()
+    assert (run.status, set(run.changed)) == (0, {"redis"}), run.said
+    assert "another deploy is at work on erp; this one waits for it" in run.said
+    assert machine.execute("systemctl is-active other-deploy")[0] != 0

@@ -57,11 +57,12 @@ def light() -> Iterator[Light]:
 def test_up_ends_with_addresses_that_answer_and_the_place_of_the_passwords(light: Light) -> None:
     rows = {line[2:14].strip(): line[15:] for line in light.output if line.startswith("  ")}
     access = Access.of(ROOT / rows["Secrets"])
-    for name in ("Prometheus", "Demo ERP", "Task queue"):
+    for name in ("Prometheus", "Alertmanager", "Demo ERP", "Task queue"):
         assert access.client(rows[name]).get(rows[name]).is_success
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(rows[name], trust_env=False)
         assert httpx.get(rows[name], trust_env=False, verify=_trusting(rows["Authority"])).status_code == 401
+    assert '"health":"up"' in subprocess.check_output(shlex.split(rows["By script"]), cwd=ROOT, text=True)
     assert "DeadMansSwitch" in subprocess.check_output(shlex.split(rows["Alert mails"]), cwd=ROOT, text=True)
     secrets = ROOT / rows["Secrets"]
     assert secrets.stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,70 @@
+"""How a host differs from what is wanted there, in words: what `deploy --check` lists, and what a deploy changes."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from deploy.component import Component
+
+AHEAD = "/opt/messwarte/.ahead"
+STRAYS, PACKAGES = "only what is wanted", "packages"
+
+
+def of_host(wanted: Mapping[str, Component], there: list[str], report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the differences by step of a deploy; `there` names what stays on the host, `report` is the host's own."""
+    found = {STRAYS: strays(there, report), PACKAGES: missing_packages(wanted.values(), report)}
+    found |= {name: of_component(part, report) for name, part in wanted.items()}
+    return {name: differences for name, differences in found.items() if differences}
+
+
+def strays(there: list[str], report: Mapping[str, Any]) -> list[str]:
+    """Return what a host has that does not belong there."""
+    known = report["components"]
+    said = [f"{name} goes" for name in sorted(known.keys() - set(there))]
+    every_turn = all(known.get(name, {}).get("digest") for name in there)
+    if every_turn and any(path.startswith(AHEAD) for path in report["archives"]):
+        said.append(f"{AHEAD}, left by a run that was interrupted, goes")
+    if not said and report["wanted"] != there:
+        said.append("the list of what belongs on the host is not there or another")
+    return said
+
+
+def missing_packages(wanted: Iterable[Component], report: Mapping[str, Any]) -> list[str]:
+    """Return which Debian packages a host lacks."""
+    names = {name for part in wanted for name in part.packages} - set(report["packages"])
+    return [f"package {name} is missing" for name in sorted(names)]
+
+
+def of_component(wanted: Component, report: Mapping[str, Any]) -> list[str]:
+    """Return what was changed by hand since a component was applied, and what is wanted otherwise now."""
+    found = report["components"].get(wanted.name)
+    if found is None:
+        return ["is not there yet"]
+    if not found["digest"]:
+        return ["its deploy has not finished"]
+    news = [] if found["digest"] == wanted.digest else list(_news(wanted, found)) or ["what is wanted is new"]
+    return [*found["drift"], *news]
+
+
+def _news(wanted: Component, found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the files, programs and units that are wanted otherwise than they were when the component was applied."""
+    folders = {str(folder) for path in found["files"] for folder in PurePosixPath(path).parents}
+    then = {path: mark for path, mark in found["files"].items() if path not in folders}
+    now = {file.path: f"{_sha256(file.content)} {file.mode:o}" for file in wanted.files}
+    for path in sorted(then.keys() | now.keys()):
+        if path not in now:
+            yield f"{path} goes"
+        elif path not in then:
+            yield f"{path} is new"
+        elif not then[path].startswith(f"{now[path]} "):
+            yield f"{path} changes"
+    targets = {archive.target for archive in wanted.archives}
+    yield from (f"{target} is new" for target in sorted(targets - set(found["archives"])))
+    units = {unit.name for unit in wanted.units}
+    yield from (f"{unit} is new" for unit in sorted(units - set(found["units"])))
+    yield from (f"{unit} goes" for unit in sorted(set(found["units"]) - units))
+
+
+def _sha256(content: str | bytes) -> str:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()
