@@ -42,7 +42,7 @@ def of_component(wanted: Component, report: Mapping[str, Any]) -> list[str]:
     if found is None:
         return ["is not there yet"]
     if not found["digest"]:
-        return ["its deploy has not finished"]
+        return ["its deploy has not finished", *found["drift"]]
     news = [] if found["digest"] == wanted.digest else list(_news(wanted, found)) or ["what is wanted is new"]
     return [*found["drift"], *news]
 

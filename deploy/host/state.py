@@ -91,9 +91,9 @@ def _difference(path: Path, wanted: str) -> str:
 
 def report(name: str) -> dict[str, Any]:
     """Return what was applied, by its hash and by its parts, and what has drifted since."""
-    note = notes.read_note(name)
-    if note is None:
-        return {"digest": None}
+    note = notes.read_begun(name)
+    if "files" not in note:
+        return {"digest": None, "drift": []}
     prefix = f"{note['generation']}/"
     return {
         "digest": note["digest"],

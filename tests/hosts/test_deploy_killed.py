@@ -117,7 +117,7 @@ def _deploy_killed_at(stack: Stack, host: str, kill: str, settings: Path) -> Non
     assert run.returncode != 0, f"{kill} was not reached: {run.stdout}{run.stderr}"
     component = kill.partition(":")[0]
     said = run.stdout + run.stderr
-    assert re.search(rf"\| {component} \n    \[{host}\] +Killed", said), said
+    assert re.search(rf"\| {component} \n(    \[{host}\] .*\n)*?    \[{host}\] +Killed", said), said
 
 
 def test_killed_at_random_moments_in_the_controller_and_on_the_host(lab: Lab, tmp_path: Path) -> None:
