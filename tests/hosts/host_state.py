@@ -101,6 +101,8 @@ def daemons() -> dict[str, str]:
                 for name in ("cmdline", "environ")
             )
             shown += f"{words} {sorted(text for text in variables if not _ENVIRONMENT.match(text))}"
+            # Which sshd has in its title, over words and environment.
+            shown = re.sub(r"\d+ of [\d-]+ startups", "", shown)
         for path in sorted(Path("/run/credentials", unit).glob("*")):
             shown += f" {path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}"
         found[unit] = shown

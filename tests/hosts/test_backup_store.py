@@ -1,6 +1,7 @@
 """The SFTP server of a backup host: who logs in gets at the backups, and at nothing else of that host."""
 
 import re
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -51,6 +52,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
     parts = {
         "postgresql": {"memory": "1GB"},
         "backup": {"mode": "deployed"},
+        "network": {"firewall": True},
         **{name: {"mode": "off"} for name in _OFF},
     }
     settings.write_text(yaml.safe_dump(parts))
@@ -59,7 +61,17 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
         run = stack.deploy(settings)
         assert (run.status, run.failed) == (0, {}), run.said
         stack.machines["database"].succeed("systemctl start messwarte-restore-drill.service")
+        again = stack.deploy(settings)
+        assert (again.status, again.changed) == (0, {}), again.said
         yield Kept(stack)
+
+
+def test_a_stranger_does_not_reach_the_store(kept: Kept) -> None:
+    """SSH is open to all, this other SSH server to the database's host alone; not for one deploy, but for any."""
+    socket.create_connection((kept.store.address, 22), 5).close()
+    with pytest.raises(TimeoutError):
+        socket.create_connection((kept.store.address, 2222), 3)
+    kept.database.succeed(kept.sftp("ls /repository"))
 
 
 def test_the_store_is_confined_while_a_backup_runs(kept: Kept) -> None:
