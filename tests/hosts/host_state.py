@@ -95,14 +95,14 @@ def daemons() -> dict[str, str]:
         if not by_timer:
             shown += shell(f"systemctl show -p ActiveState {unit}")
         if pid not in {"", "0"} and not by_timer:
-            # Redis writes its title over its environment.
+            # Redis and sshd write their titles over their environment; what has no name there is a rest of that.
             words, variables = (
                 [text for text in Path(f"/proc/{pid}/{name}").read_bytes().decode().split("\0") if text]
                 for name in ("cmdline", "environ")
             )
-            shown += f"{words} {sorted(text for text in variables if not _ENVIRONMENT.match(text))}"
-            # Which sshd has in its title, over words and environment.
-            shown = re.sub(r"\d+ of [\d-]+ startups", "", shown)
+            named = sorted(text for text in variables if re.match(r"\w+=", text) and not _ENVIRONMENT.match(text))
+            # How many sessions there are just now is in sshd's title.
+            shown += re.sub(r"\d+ of [\d-]+ startups", "", f"{words} {named}")
         for path in sorted(Path("/run/credentials", unit).glob("*")):
             shown += f" {path.name}={hashlib.sha256(path.read_bytes()).hexdigest()}"
         found[unit] = shown
