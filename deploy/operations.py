@@ -61,7 +61,7 @@ def report() -> Any:
     key = (host.name, host.state.is_executing)
     if key not in _reports:
         _reports[key] = host.get_fact(HostReport, verb="report")
-        if _reports[key]["busy"] and not host.state.is_executing:
+        if _reports[key]["busy"]:
             logger.warning(f"another deploy is at work on {host.name}; this one waits for it, at most 5 minutes")
     return _reports[key]
 
@@ -70,6 +70,13 @@ def _apply(spec: dict[str, Any]) -> StringCommand:
     """Return the command that changes this host; what is known of it ends here."""
     _reports.pop((host.name, host.state.is_executing), None)
     return StringCommand("python3 -I -", _stdin=[program("apply", spec)])
+
+
+def _tell(said: list[str]) -> None:
+    """Say what is changed on a host that has been deployed before."""
+    if host.state.is_executing:
+        for difference in [*said[:_TOLD], *([f"{len(said) - _TOLD} more"] if said[_TOLD:] else [])]:
+            host.log(difference)
 
 
 def _upload(archives: list[Archive]) -> Generator[StringCommand | FileUploadCommand, None, None]:
@@ -105,9 +112,8 @@ def component(wanted: Component | None) -> Generator[StringCommand | FileUploadC
     if not said:
         host.noop(f"{wanted.name} is as wanted")
         return
-    if host.state.is_executing and wanted.name in report()["components"]:
-        for difference in [*said[:_TOLD], *([f"{len(said) - _TOLD} more"] if said[_TOLD:] else [])]:
-            host.log(difference)
+    if wanted.name in report()["components"]:
+        _tell(said)
     there = report()["archives"]
     absent = [
         one for one in wanted.archives if one.target not in there and f"{differences.AHEAD}/{one.sha256}" not in there
@@ -119,9 +125,12 @@ def component(wanted: Component | None) -> Generator[StringCommand | FileUploadC
 @operation()
 def only(wanted: list[str]) -> Generator[StringCommand, None, None]:
     """Note which components belong on this host; take away others, and what an interrupted run left lying ahead."""
-    if not differences.strays(wanted, report()):
+    said = differences.strays(wanted, report())
+    if not said:
         host.noop("nothing is on this host that does not belong there")
         return
+    if report()["components"]:
+        _tell(said)
     yield _apply({"name": "stack", "only": wanted})
 
 
