@@ -13,7 +13,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from deploy.topology import LOOPBACK
 
-_HERE = Path(__file__).parent
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=False,  # noqa: S701  configuration files, not HTML
+    auto_reload=False,
+)
 
 
 @dataclass(frozen=True)
@@ -139,15 +147,7 @@ class Component:
 
 def render(template: str, **values: Any) -> str:
     """Render a template of a component's folder (`prometheus/templates/prometheus.yml.j2`)."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701  configuration files, not HTML
-    )
-    return environment.get_template(template).render(values)
+    return _TEMPLATES.get_template(template).render(values)
 
 
 def curl(url: str) -> str:

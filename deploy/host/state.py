@@ -2,17 +2,45 @@
 
 import functools
 import json
+from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from deploy.host import notes
-from deploy.host.system import installed_packages, missing_packages, shell, unit_files, unit_states
+from deploy.host.system import installed_packages, look_at_units, missing_packages, shell
 
 _NAMED = 3
 _tree = functools.cache(notes.tree)
 
 
-def drift(note: dict[str, Any]) -> list[str]:
+class Look:
+    """What takes long, for all components at once: their units, their probes side by side, their programs meanwhile."""
+
+    def __init__(self, pool: Executor, begun: Iterable[dict[str, Any]], *, probing: bool) -> None:
+        """Begin to ask about components by their notes; the probes are waited for where their answers are needed."""
+        commands = {command for note in begun if probing for command, _ in note.get("probes", {}).values()}
+        self._probes = {command: pool.submit(notes.probe, command) for command in commands}
+        names = {unit for note in begun for key in ("units", "unit_files", "masked") for unit in note.get(key, ())}
+        self._units = look_at_units(sorted(names))
+        # While the probes' programs work.
+        for target in {archive["target"] for note in begun for archive in note.get("archives", ())}:
+            _tree(Path(target))
+
+    def probe(self, command: str) -> list[str]:
+        """Return the lines that a probe prints."""
+        return self._probes[command].result()
+
+    def state(self, unit: str) -> str:
+        """Return `ActiveState/UnitFileState` of a unit."""
+        return self._units[unit][0]
+
+    def files(self, unit: str) -> list[str]:
+        """Return the files that define a unit."""
+        return self._units[unit][1]
+
+
+def drift(note: dict[str, Any], look: Look) -> list[str]:
     """Return what no longer is as the note says."""
     found = [said for path, wanted in note["files"].items() if (said := _difference(Path(path), wanted))]
     for path, wanted in note.get("folders", {}).items():
@@ -25,17 +53,17 @@ def drift(note: dict[str, Any]) -> list[str]:
         if (now := notes.account(name)) != wanted:
             found.append(f"user {name} has {now} instead of {wanted}")
     for unit, files in note["unit_files"].items():
-        now_files = unit_files(unit)
+        now_files = look.files(unit)
         found += [f"{unit} has {path}" for path in now_files if path not in files]
         found += [f"{unit} lacks {path}" for path in files if path not in now_files]
-    found += _state_drift(note)
+    found += _state_drift(note, look)
     found += [
-        f"{unit} is {state} instead of masked"
-        for unit, state in unit_states(note.get("masked", [])).items()
-        if not state.endswith("/masked")
+        f"{unit} is {look.state(unit)} instead of masked"
+        for unit in note.get("masked", [])
+        if not look.state(unit).endswith("/masked")
     ]
     for name, (command, wanted) in note["probes"].items():
-        now_lines = notes.probe(command)
+        now_lines = look.probe(command)
         if now_lines[-1:] and now_lines[-1].startswith("status ") and now_lines[-1] not in wanted:
             found.append(f"{name}: cannot be asked: {now_lines[0]}")
             continue
@@ -44,8 +72,8 @@ def drift(note: dict[str, Any]) -> list[str]:
     return found
 
 
-def _state_drift(note: dict[str, Any]) -> list[str]:
-    states = unit_states(list(note["units"]))
+def _state_drift(note: dict[str, Any], look: Look) -> list[str]:
+    states = {unit: look.state(unit) for unit in note["units"]}
     return [
         f"{unit} is {states[unit]}"
         for unit, good in note["units"].items()
@@ -89,15 +117,14 @@ def _difference(path: Path, wanted: str) -> str:
     return f"{path} ({', '.join(changed)})"
 
 
-def report(name: str) -> dict[str, Any]:
+def report(note: dict[str, Any], look: Look) -> dict[str, Any]:
     """Return what was applied, by its hash and by its parts, and what has drifted since."""
-    note = notes.read_begun(name)
     if "files" not in note:
         return {"digest": None, "drift": []}
     prefix = f"{note['generation']}/"
     return {
         "digest": note["digest"],
-        "drift": drift(note),
+        "drift": drift(note, look),
         "files": {path.removeprefix(prefix): mark for path, mark in note["files"].items() if path.startswith(prefix)},
         "archives": [archive["target"] for archive in note["archives"]],
         "units": note["all_units"],
@@ -111,13 +138,12 @@ def archives() -> list[str]:
     return [*whole, *map(str, notes.AHEAD.glob("*"))]
 
 
-def health(name: str) -> dict[str, Any]:
+def health(name: str, note: dict[str, Any], look: Look) -> dict[str, Any]:
     """Return one line of `status`: healthy when its units run and every readiness check passes."""
-    note = notes.read_note(name)
-    if note is None:
+    if not note.get("digest"):
         trouble, note = ["its deploy has not finished; run the deploy again"], {"url": None, "detail": ""}
     else:
-        trouble = _state_drift(note) or _not_ready(note["ready"])
+        trouble = _state_drift(note, look) or _not_ready(note["ready"])
     return {
         "component": name,
         "healthy": not trouble,
@@ -135,17 +161,25 @@ def _not_ready(commands: list[str]) -> list[str]:
     return []
 
 
+def _report(pool: Executor) -> dict[str, Any]:
+    begun = {name: notes.read_begun(name) for name in notes.applied()}
+    look = Look(pool, begun.values(), probing=True)
+    return {
+        "busy": notes.busy(),
+        "wanted": notes.wanted(),
+        "components": {name: report(note, look) for name, note in begun.items()},
+        "packages": sorted(installed_packages()),
+        "archives": archives(),
+    }
+
+
+def _healths(pool: Executor) -> list[dict[str, Any]]:
+    begun = {name: notes.read_begun(name) for name in notes.wanted()}
+    look = Look(pool, begun.values(), probing=False)
+    return [health(name, note, look) for name, note in begun.items()]
+
+
 def main(arguments: dict[str, Any]) -> None:
     """Print what a deploy has to know, or the health of the components that belong here."""
-    if arguments["verb"] == "report":
-        components = {name: report(name) for name in notes.applied()}
-        result: Any = {
-            "busy": notes.busy(),
-            "wanted": notes.wanted(),
-            "components": components,
-            "packages": sorted(installed_packages()),
-            "archives": archives(),
-        }
-    else:
-        result = [health(name) for name in notes.wanted()]
-    print(json.dumps(result))  # noqa: T201
+    with ThreadPoolExecutor() as pool:
+        print(json.dumps(_report(pool) if arguments["verb"] == "report" else _healths(pool)))  # noqa: T201

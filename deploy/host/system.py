@@ -12,6 +12,9 @@ _INSTALLED = re.compile(
     r"^Package: (\S+)\n(?:(?:Essential|Protected): .*\n)*Status: \S+ \S+ (?:installed|triggers-\w+)$", re.MULTILINE
 )
 
+# Properties of a unit.
+_STATE, _FILES = ("ActiveState", "UnitFileState"), ("FragmentPath", "DropInPaths")
+
 
 class ApplyError(Exception):
     """Why a component could not be brought to what is wanted."""
@@ -44,28 +47,47 @@ def must(command: str, cwd: Path | None = None) -> str:
 
 def unit_states(units: list[str]) -> dict[str, str]:
     """Return `ActiveState/UnitFileState` of each unit; one that has no file there is not enabled."""
+    return {unit: state_of(shown) for unit, shown in show_all(units, *_STATE).items()}
+
+
+def show_all(units: list[str], *properties: str) -> dict[str, dict[str, str]]:
+    """Return properties of units, empty where they have none."""
     if not units:
         return {}
-    run = shell(f"systemctl show --property=Id,ActiveState,UnitFileState {' '.join(units)}")
-    states = {}
+    run = shell(f"systemctl show --property={','.join(('Id', *properties))} {' '.join(units)}")
+    found = {}
     for unit, block in zip(units, run.stdout.strip().split("\n\n"), strict=False):
         fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        states[unit] = f"{fields.get('ActiveState')}/{fields.get('UnitFileState') or 'not enabled'}"
-    return states
+        found[unit] = {name: fields.get(name, "") for name in properties}
+    return found
 
 
 def show(unit: str, *properties: str) -> dict[str, str]:
     """Return properties of a unit, empty where it has none."""
-    run = shell(f"systemctl show --property={','.join(properties)} {unit}")
-    found = dict(line.split("=", 1) for line in run.stdout.splitlines() if "=" in line)
-    return {name: found.get(name, "") for name in properties}
+    return show_all([unit], *properties)[unit]
+
+
+def state_of(shown: dict[str, str]) -> str:
+    """Return `ActiveState/UnitFileState` of the properties of a unit."""
+    return f"{shown['ActiveState']}/{shown['UnitFileState'] or 'not enabled'}"
 
 
 def unit_files(unit: str) -> list[str]:
     """Return the files that define a unit, strangers' drop-ins included, those for every unit of the host left out."""
+    return files_of(unit, show(unit, *_FILES))
+
+
+def files_of(unit: str, shown: dict[str, str]) -> list[str]:
+    """Return the files that define a unit, by its properties."""
     # systemd quotes what has a space in it.
-    paths = shlex.split(" ".join(show(unit, "FragmentPath", "DropInPaths").values()))
+    paths = shlex.split(" ".join(shown[name] for name in _FILES))
     return [path for path in paths if Path(path).parent.name != f"{unit.rpartition('.')[2]}.d"]
+
+
+def look_at_units(units: list[str]) -> dict[str, tuple[str, list[str]]]:
+    """Return each unit's state, and the files that define it; asked for in one call, however many they are."""
+    shown = show_all(units, *_STATE, *_FILES)
+    return {unit: (state_of(fields), files_of(unit, fields)) for unit, fields in shown.items()}
 
 
 def set_aside(path: Path) -> None:
