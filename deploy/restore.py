@@ -10,23 +10,17 @@ from pyinfra import host, inventory
 from pyinfra.api.exceptions import PyinfraError
 
 from deploy import operations
-from deploy.apps import AppError
-from deploy.context import components, make_plan
-from settings import SecretsError, SettingsError
+from deploy.context import belonging
 
 # What holds sessions that write, the one that depends on the other first.
 _WRITERS = ("erp_load", "erp", "tasks", "migrations")
 
-try:
-    plan = make_plan(host, inventory)
-    parts = components(plan)
-except (AppError, SecretsError, SettingsError) as error:
-    raise PyinfraError(str(error)) from None
+plan, parts, _ = belonging(host, inventory)
 
 if host.data.phase == "prepare" and plan.here("database"):
     if "backup" not in parts:
         raise PyinfraError("backup.mode is `off`: there is no place to restore from")
-    known = host.get_fact(operations.HostReport, verb="report")["components"]
+    known = operations.report()["components"]
     for name in host.loop(["postgresql", "backup"]):
         # Where its deploy has not finished: packages and files alone, as there is no database to start or to enroll.
         if known.get(name, {"digest": None})["digest"] is None:
@@ -34,7 +28,7 @@ if host.data.phase == "prepare" and plan.here("database"):
             operations.component(name=f"{name}, not started", wanted=bare)
 
 if host.data.phase == "stop":
-    applied = host.get_fact(operations.HostReport, verb="report")["components"]
+    applied = operations.report()["components"]
     units = [unit.name for name in _WRITERS if name in parts and name in applied for unit in parts[name].units]
     if units:
         operations.stop(name=f"stop what writes: {', '.join(units)}", units=units)
