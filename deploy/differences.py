@@ -13,7 +13,10 @@ STRAYS, PACKAGES = "only what is wanted", "packages"
 
 def of_host(wanted: Mapping[str, Component], there: list[str], report: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the differences by step of a deploy; `there` names what stays on the host, `report` is the host's own."""
-    found = {STRAYS: strays(there, report), PACKAGES: missing_packages(wanted.values(), report)}
+    found = {
+        STRAYS: strays(there, report),
+        PACKAGES: [f"package {name} is missing" for name in missing_packages(wanted.values(), report)],
+    }
     found |= {name: of_component(part, report) for name, part in wanted.items()}
     return {name: differences for name, differences in found.items() if differences}
 
@@ -31,9 +34,8 @@ def strays(there: list[str], report: Mapping[str, Any]) -> list[str]:
 
 
 def missing_packages(wanted: Iterable[Component], report: Mapping[str, Any]) -> list[str]:
-    """Return which Debian packages a host lacks."""
-    names = {name for part in wanted for name in part.packages} - set(report["packages"])
-    return [f"package {name} is missing" for name in sorted(names)]
+    """Return the names of the Debian packages that a host lacks."""
+    return sorted({name for part in wanted for name in part.packages} - set(report["packages"]))
 
 
 def of_component(wanted: Component, report: Mapping[str, Any]) -> list[str]:

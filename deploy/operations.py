@@ -89,16 +89,16 @@ def _upload(archives: list[Archive]) -> Generator[StringCommand | FileUploadComm
 @operation()
 def packages(wanted: dict[str, Component]) -> Generator[StringCommand | FileUploadCommand, None, None]:
     """Install all components' missing Debian packages in one call of apt, and unpack new archives meanwhile."""
-    if not differences.missing_packages(wanted.values(), report()):
+    missing = differences.missing_packages(wanted.values(), report())
+    if not missing:
         host.noop("all packages are installed")
         return
-    missing = {name for part in wanted.values() for name in part.packages} - set(report()["packages"])
     drop_ins = [path for part in wanted.values() for path in part.links if ".service.d/" in path]
     archives = {archive.target: archive for part in wanted.values() for archive in part.archives}
     absent = [archive for target, archive in archives.items() if target not in report()["archives"]]
     yield from _upload(absent)
     idle = [unit for part in wanted.values() for unit in part.idle]
-    spec = {"install": sorted(missing), "idle": idle, "drop_ins": drop_ins}
+    spec = {"install": missing, "idle": idle, "drop_ins": drop_ins}
     yield _apply({"name": "packages", **spec, "archives": [archive.spec for archive in absent]})
 
 

@@ -15,7 +15,7 @@ _tree = functools.cache(notes.tree)
 
 
 class Look:
-    """What takes long, for all components at once: their units, their probes side by side, their programs meanwhile."""
+    """What takes a call of another program, for all components at once: their units, and their probes side by side."""
 
     def __init__(self, pool: Executor, begun: Iterable[dict[str, Any]], *, probing: bool) -> None:
         """Begin to ask about components by their notes; the probes are waited for where their answers are needed."""
@@ -23,9 +23,6 @@ class Look:
         self._probes = {command: pool.submit(notes.probe, command) for command in commands}
         names = {unit for note in begun for key in ("units", "unit_files", "masked") for unit in note.get(key, ())}
         self._units = look_at_units(sorted(names))
-        # While the probes' programs work.
-        for target in {archive["target"] for note in begun for archive in note.get("archives", ())}:
-            _tree(Path(target))
 
     def probe(self, command: str) -> list[str]:
         """Return the lines that a probe prints."""
@@ -164,6 +161,9 @@ def _not_ready(commands: list[str]) -> list[str]:
 def _report(pool: Executor) -> dict[str, Any]:
     begun = {name: notes.read_begun(name) for name in notes.applied()}
     look = Look(pool, begun.values(), probing=True)
+    # While the probes are at work.
+    for target in {archive["target"] for note in begun.values() for archive in note.get("archives", ())}:
+        _tree(Path(target))
     return {
         "busy": notes.busy(),
         "wanted": notes.wanted(),
