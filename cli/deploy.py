@@ -54,7 +54,10 @@ def _check(inventory: str, hosts: set[str], as_json: bool) -> int:
     if answer is None:
         raise stack.UnknownError("could not be checked; see above")
     (step,) = answer["plan"] or [{"names": []}]
-    found = {one["host"]: one["differences"] for one in map(json.loads, step["names"])}
+    answers = [json.loads(name) for name in step["names"]]
+    found = {one["host"]: one["differences"] for one in answers}
+    if busy := sorted(one["host"] for one in answers if one["busy"]):
+        raise stack.UnknownError(f"another deploy is at work on {', '.join(busy)}; check again when it has ended")
     if unknown := hosts - found.keys():
         raise stack.UnknownError(f"could not be checked, as they do not answer: {', '.join(sorted(unknown))}")
     drift = [
@@ -71,7 +74,8 @@ def _check(inventory: str, hosts: set[str], as_json: bool) -> int:
         for difference in [*named, *([f"{more} more (all: --json)"] if more else [])]:
             print(f"{one['host']}: {one['component']} differs: {difference}")
     again = stack.again(inventory)
-    print(f"components that differ: {len(drift)}; bring them to what is wanted with {again}" if drift else "no drift")
+    number = sum(len(one["differences"]) for one in drift)
+    print(f"differences: {number}; bring hosts to what is wanted with {again}" if drift else "no drift")
     return 1 if drift else 0
 
 

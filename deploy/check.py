@@ -12,5 +12,6 @@ from deploy import differences, operations
 from deploy.context import belonging
 
 _, parts, there = belonging(host, inventory)
-found = differences.of_host(parts, there, operations.report())
-operations.nothing(name=json.dumps({"host": host.name, "differences": found}))
+report = operations.report()
+found = differences.of_host(parts, there, report)
+operations.nothing(name=json.dumps({"host": host.name, "busy": report["busy"], "differences": found}))

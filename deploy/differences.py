@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from deploy.component import Component
@@ -15,7 +14,7 @@ def of_host(wanted: Mapping[str, Component], there: list[str], report: Mapping[s
     """Return the differences by step of a deploy; `there` names what stays on the host, `report` is the host's own."""
     found = {
         STRAYS: strays(there, report),
-        PACKAGES: [f"package {name} is missing" for name in missing_packages(wanted.values(), report)],
+        PACKAGES: lacking(missing_packages(wanted.values(), report)),
     }
     found |= {name: of_component(part, report) for name, part in wanted.items()}
     return {name: differences for name, differences in found.items() if differences}
@@ -31,6 +30,11 @@ def strays(there: list[str], report: Mapping[str, Any]) -> list[str]:
     if not said and report["wanted"] != there:
         said.append("the list of what belongs on the host is not there or another")
     return said
+
+
+def lacking(packages: Iterable[str]) -> list[str]:
+    """Return what is said of packages that a host lacks."""
+    return [f"package {name} is missing" for name in packages]
 
 
 def missing_packages(wanted: Iterable[Component], report: Mapping[str, Any]) -> list[str]:
@@ -50,19 +54,19 @@ def of_component(wanted: Component, report: Mapping[str, Any]) -> list[str]:
 
 
 def _news(wanted: Component, found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the files, programs and units that are wanted otherwise than they were when the component was applied."""
-    folders = {str(folder) for path in found["files"] for folder in PurePosixPath(path).parents}
-    then = {path: mark for path, mark in found["files"].items() if path not in folders}
-    now = {file.path: f"{_sha256(file.content)} {file.mode:o}" for file in wanted.files}
+    """Yield the files that all may read, programs and units that are wanted otherwise than when they were applied."""
+    then = found["contents"]
+    now = {file.path: f"{_sha256(file.content)} {file.mode:o}" for file in wanted.files if file.mode & 0o004}
     for path in sorted(then.keys() | now.keys()):
         if path not in now:
             yield f"{path} goes"
         elif path not in then:
             yield f"{path} is new"
-        elif not then[path].startswith(f"{now[path]} "):
+        elif then[path] != now[path]:
             yield f"{path} changes"
     targets = {archive.target for archive in wanted.archives}
     yield from (f"{target} is new" for target in sorted(targets - set(found["archives"])))
+    yield from (f"{target} goes" for target in sorted(set(found["archives"]) - targets))
     units = {unit.name for unit in wanted.units}
     yield from (f"{unit} is new" for unit in sorted(units - set(found["units"])))
     yield from (f"{unit} goes" for unit in sorted(set(found["units"]) - units))

@@ -61,14 +61,14 @@ def report() -> Any:
     key = (host.name, host.state.is_executing)
     if key not in _reports:
         _reports[key] = host.get_fact(HostReport, verb="report")
-        if _reports[key]["busy"]:
-            logger.warning(f"another deploy is at work on {host.name}; this one waits for it, at most 5 minutes")
     return _reports[key]
 
 
 def _apply(spec: dict[str, Any]) -> StringCommand:
     """Return the command that changes this host; what is known of it ends here."""
-    _reports.pop((host.name, host.state.is_executing), None)
+    known = _reports.pop((host.name, host.state.is_executing), {"busy": False})
+    if known["busy"] and host.state.is_executing:
+        logger.warning(f"another deploy is at work on {host.name}; this one waits for it, at most 5 minutes")
     return StringCommand("python3 -I -", _stdin=[program("apply", spec)])
 
 
@@ -93,6 +93,8 @@ def packages(wanted: dict[str, Component]) -> Generator[StringCommand | FileUplo
     if not missing:
         host.noop("all packages are installed")
         return
+    if report()["components"]:
+        _tell(differences.lacking(missing))
     drop_ins = [path for part in wanted.values() for path in part.links if ".service.d/" in path]
     archives = {archive.target: archive for part in wanted.values() for archive in part.archives}
     absent = [archive for target, archive in archives.items() if target not in report()["archives"]]

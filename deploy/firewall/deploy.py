@@ -1,6 +1,6 @@
 """The firewall: a table of its own in nftables, which lets in SSH and what the inventory implies."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from deploy.component import Component, Door, File, Unit, render
 from deploy.gate.deploy import doors_of
@@ -16,12 +16,10 @@ def component(plan: Plan, others: Iterable[Component]) -> Component | None:
     """Return the firewall of a host, where the settings want one."""
     if not plan.settings.network.firewall:
         return None
-    parts = tuple(others)
-    ours = {unit.name for part in parts for unit in part.units}
     ruleset = render(
         "firewall/templates/ruleset.nft.j2",
-        anyone=sorted({*_ssh_ports(plan, ours), *plan.settings.network.also_open}),
-        rules=sorted(_rules(plan, doors_of(plan, parts))) if plan.topology.exposed else [],
+        anyone=sorted({*_ssh_ports(plan), *plan.settings.network.also_open}),
+        rules=sorted(_rules(plan, doors_of(plan, others))) if plan.topology.exposed else [],
     )
     return Component(
         "firewall",
@@ -57,11 +55,11 @@ def _own_prometheus(plan: Plan) -> set[str]:
     return {host} if is_ipv4(host) else set()
 
 
-def _ssh_ports(plan: Plan, ours: Container[str]) -> set[int]:
+def _ssh_ports(plan: Plan) -> set[int]:
     """Return where this host's SSH server listens, ours for backups apart: never lock out who deploys."""
     listening = {
         port
         for _, port, program, unit in plan.facts.listeners
-        if (program in _SSH_PROGRAMS or unit in _SSH_PROGRAMS) and unit not in ours
+        if (program in _SSH_PROGRAMS or unit in _SSH_PROGRAMS) and not unit.startswith("messwarte-")
     }
     return listening | {22}

@@ -76,7 +76,7 @@ def _files(plan: Plan, home: str, own_unit: bool) -> tuple[File, ...]:
         ),
         "provisioning/dashboards/messwarte.yml": render(f"{_T}/dashboards.yml.j2"),
         # What reviewers saw; `dashboards --check` compares it with what builds it.
-        **{f"dashboards/{path.name}": path.read_text() for path in sorted(_DASHBOARDS.glob("*.json"))},
+        **{f"dashboards/{path.name}": path.read_text("utf-8") for path in sorted(_DASHBOARDS.glob("*.json"))},
     }
     if own_unit:
         texts[_UNIT] = render(f"{_T}/grafana-server.service.j2", home=home)

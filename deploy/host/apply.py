@@ -159,6 +159,12 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
         "generation": str(generation),
         "folders": {path: notes.rights(Path(path)) for path in _folders(spec)},
         "files": {str(path): notes.fingerprint(path) for path in watched},
+        # By which one tells what another wish changes; what others may not read has no hash that leaves the host.
+        "contents": {
+            file["path"]: " ".join(notes.fingerprint(generation / file["path"]).split()[:2])
+            for file in spec["files"]
+            if file["mode"] & 0o004
+        },
         "unit_files": {unit["name"]: unit_files(unit["name"]) for unit in spec["units"]},
         "trees": _trees(spec),
         "users": {name: notes.account(name) for name in (line.split()[1] for line in spec["users"])},

@@ -118,11 +118,10 @@ def report(note: dict[str, Any], look: Look) -> dict[str, Any]:
     """Return what was applied, by its hash and by its parts, and what has drifted since."""
     if "files" not in note:
         return {"digest": None, "drift": []}
-    prefix = f"{note['generation']}/"
     return {
         "digest": note["digest"],
         "drift": drift(note, look),
-        "files": {path.removeprefix(prefix): mark for path, mark in note["files"].items() if path.startswith(prefix)},
+        "contents": note.get("contents", {}),
         "archives": [archive["target"] for archive in note["archives"]],
         "units": note["all_units"],
     }
@@ -181,5 +180,6 @@ def _healths(pool: Executor) -> list[dict[str, Any]]:
 
 def main(arguments: dict[str, Any]) -> None:
     """Print what a deploy has to know, or the health of the components that belong here."""
-    with ThreadPoolExecutor() as pool:
+    # Two probes at a time: a server that is full lets in three sessions of its superuser.
+    with ThreadPoolExecutor(2) as pool:
         print(json.dumps(_report(pool) if arguments["verb"] == "report" else _healths(pool)))  # noqa: T201

@@ -1,6 +1,9 @@
 """What a deploy finds in its way: all of it is said, and nothing is touched."""
 
-from tests.hosts.conftest import Stack, started
+import os
+import subprocess
+
+from tests.hosts.conftest import LAB_SETTINGS, ROOT, Stack, started
 
 
 def test_a_taken_port_and_a_full_disk_are_said_at_once_and_nothing_is_touched(stack: Stack) -> None:
@@ -30,3 +33,14 @@ def test_deploy_that_waits_for_another_says_so(stack: Stack) -> None:
     assert (run.status, set(run.changed)) == (0, {"redis"}), run.said
     assert "another deploy is at work on erp; this one waits for it" in run.said
     assert machine.execute("systemctl is-active other-deploy")[0] != 0
+
+
+def test_check_beside_another_deploy_does_not_call_its_work_drift(stack: Stack) -> None:
+    """It says who is at work, and that it does not know."""
+    stack.machine.succeed("systemd-run --quiet --unit=other-deploy flock /run/lock/messwarte.lock sleep 600")
+    environment = os.environ | {"MESSWARTE_LAB": stack.lab, "MESSWARTE_SETTINGS": str(LAB_SETTINGS)}
+    command = [str(ROOT / "messwarte"), "deploy", "--check"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    stack.machine.succeed("systemctl stop other-deploy")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "another deploy is at work on erp; check again when it has ended" in found.stderr
