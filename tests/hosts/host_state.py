@@ -18,7 +18,7 @@ _OTHERS = re.compile(
     r"|resolv\.conf|hosts|aliases\.db|localtime|messwarte/|systemd/system/multi-user\.target\.wants/|subuid|subgid|rc\d\.d|mailname)"
 )
 _ENVIRONMENT = re.compile(
-    r"(INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|MEMORY_PRESSURE_\w+|NOTIFY_SOCKET|MAINPID|PG_GRANDPARENT_PID)="
+    r"(INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|MEMORY_PRESSURE_\w+|NOTIFY_SOCKET|MAINPID|PG_GRANDPARENT_PID|WATCHDOG_PID)="
 )
 _SETTINGS = (
     "SELECT name, setting, source FROM pg_settings WHERE source NOT IN ('default', 'override', 'client') ORDER BY 1"
