@@ -177,10 +177,14 @@ def test_an_existing_prometheus_scrapes_and_loads_the_rules(metrics: Machine, th
         (one["labels"]["job"], one["labels"].get("host")): one["health"] for one in targets if "host" in one["labels"]
     }
     assert ours == {("postgres", metrics.address): "up", ("node", "monitoring"): "up"}
-    groups = httpx.get(f"{api}/rules", trust_env=False).json()["data"]["groups"]
-    names = {rule["name"] for group in groups for rule in group["rules"]}
-    assert {"ErpSlowQuery", "DeadMansSwitch", "erp:slow_queries_limit:per_hour"} <= names
-    assert all(rule["health"] == "ok" for group in groups for rule in group["rules"])
+
+    def rules() -> dict[str, str]:
+        groups = httpx.get(f"{api}/rules", trust_env=False).json()["data"]["groups"]
+        return {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+
+    assert {"ErpSlowQuery", "DeadMansSwitch", "erp:slow_queries_limit:per_hour"} <= rules().keys()
+    wait_until(lambda: "unknown" not in rules().values(), "every rule has been asked once", 90)
+    assert set(rules().values()) == {"ok"}
     again = there.run("attach", "prometheus", str(there.lab.state / "prometheus"), str(there.inventory))
     assert "nothing to change" in again.stdout
 
