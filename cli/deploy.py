@@ -7,10 +7,7 @@ import click
 
 from cli import stack
 from deploy.components import ORDER
-from deploy.differences import PACKAGES, STRAYS
-
-# Differences of one component that are printed: a file that cannot be read any more takes every setting with it.
-_NAMED = 10
+from deploy.differences import PACKAGES, STRAYS, shown
 
 
 @click.command()
@@ -70,8 +67,7 @@ def _check(inventory: str, hosts: set[str], as_json: bool) -> int:
         print(json.dumps(drift, indent=2))
         return 1 if drift else 0
     for one in drift:
-        named, more = one["differences"][:_NAMED], len(one["differences"][_NAMED:])
-        for difference in [*named, *([f"{more} more (all: --json)"] if more else [])]:
+        for difference in shown(one["differences"], " (all: --json)"):
             print(f"{one['host']}: {one['component']} differs: {difference}")
     again = stack.again(inventory)
     number = sum(len(one["differences"]) for one in drift)

@@ -8,6 +8,8 @@ from deploy.component import Component
 
 AHEAD = "/opt/messwarte/.ahead"
 STRAYS, PACKAGES = "only what is wanted", "packages"
+# Of one component: a file that cannot be read any more takes every setting with it.
+_SHOWN = 10
 
 
 def of_host(wanted: Mapping[str, Component], there: list[str], report: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -18,6 +20,11 @@ def of_host(wanted: Mapping[str, Component], there: list[str], report: Mapping[s
     }
     found |= {name: of_component(part, report) for name, part in wanted.items()}
     return {name: differences for name, differences in found.items() if differences}
+
+
+def shown(said: list[str], rest: str = "") -> list[str]:
+    """Return the first few differences of a component, and how many more there are; `rest` says where."""
+    return [*said[:_SHOWN], *([f"{len(said) - _SHOWN} more{rest}"] if said[_SHOWN:] else [])]
 
 
 def strays(there: list[str], report: Mapping[str, Any]) -> list[str]:

@@ -18,8 +18,6 @@ _MODULES = {
     "apply": ("system", "notes", "packages", "generations", "units", "apply"),
 }
 _UPLOADS = "/var/lib/messwarte/uploads"
-# Differences of one component that are told in the course of a deploy.
-_TOLD = 10
 _LOADER = """\
 import sys, types
 for name, source in {sources!r}.items():
@@ -75,7 +73,7 @@ def _apply(spec: dict[str, Any]) -> StringCommand:
 def _tell(said: list[str]) -> None:
     """Say what is changed on a host that has been deployed before."""
     if host.state.is_executing:
-        for difference in [*said[:_TOLD], *([f"{len(said) - _TOLD} more"] if said[_TOLD:] else [])]:
+        for difference in differences.shown(said):
             host.log(difference)
 
 

@@ -55,6 +55,12 @@ def test_something_is_said_wherever_the_digest_is_another() -> None:
     assert differences.of_component(bare, _report(contents={}, archives=[], units=[])) == ["what is wanted is new"]
 
 
+def test_many_differences_are_counted() -> None:
+    said = [str(number) for number in range(12)]
+    assert differences.shown(said[:10]) == said[:10]
+    assert differences.shown(said, " (all: --json)") == [*said[:10], "2 more (all: --json)"]
+
+
 def test_strays_are_components_and_what_an_interrupted_run_left() -> None:
     report = _report() | {"archives": [f"{differences.AHEAD}/hash"]}
     assert differences.strays(["part"], report) == [
