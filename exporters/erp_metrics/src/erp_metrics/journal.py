@@ -16,22 +16,26 @@ from erp_metrics.faults import report
 BATCH = 32
 _SECONDS = 0.25
 
-# What an entry is; what it has, Recorder says.
-QUERY, RESULT, REQUEST, WAIT, WAITED, GOT, OUT, BACK = range(8)
-Entry = tuple[int, Any, Any, Any, float, int, str | None]
+# A query that ended: its statement, block, request, seconds and rows. Most entries are such ones: they are kept apart,
+# and short.
+Query = tuple[Any, str | None, Any, float, int]
+# What else there is; what it has, Recorder says.
+RESULT, REQUEST, WAIT, WAITED, GOT, OUT, BACK = range(7)
+Event = tuple[int, Any, Any, Any, float, int, str | None]
 
 
 class Counter(Protocol):
     """Who counts what was noted."""
 
-    def count(self, noted: deque[Entry]) -> None:
+    def count(self, queries: deque[Query], events: deque[Event]) -> None:
         """Take entries away and count them; never raises."""
 
     def settle(self) -> None:
         """Let what was counted be seen; never raises."""
 
 
-entries: deque[Entry] = deque()
+queries: deque[Query] = deque()
+_events: deque[Event] = deque()
 
 
 class _State:
@@ -42,10 +46,10 @@ class _State:
     thread: threading.Thread | None = None
 
 
-def note(entry: Entry) -> None:
-    """Append an entry; never raises."""
-    entries.append(entry)
-    if len(entries) >= BATCH:
+def note(event: Event) -> None:
+    """Append an event; never raises."""
+    _events.append(event)
+    if len(_events) >= BATCH:
         count_batch()
 
 
@@ -72,7 +76,7 @@ def count_all() -> None:
 def open_for(counter: Counter | None) -> None:
     """Let somebody count from now on; what was noted before is forgotten."""
     with _State.lock:
-        entries.clear()
+        _forget()
         _State.counter = counter
 
 
@@ -86,7 +90,7 @@ def count_regularly() -> None:
 def restart() -> None:
     """Begin anew in a forked process: its parent counts what was noted, and threads are not forked."""
     _State.lock = threading.RLock()
-    entries.clear()
+    _forget()
     if _State.thread is not None:
         _State.thread = None
         count_regularly()
@@ -94,9 +98,14 @@ def restart() -> None:
 
 def _count() -> None:
     if _State.counter is not None:
-        _State.counter.count(entries)
+        _State.counter.count(queries, _events)
     else:
-        entries.clear()
+        _forget()
+
+
+def _forget() -> None:
+    queries.clear()
+    _events.clear()
 
 
 def _regularly() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from erp_metrics import journal, sql
 from erp_metrics.connections import Connections
 from erp_metrics.faults import fails_open, report
-from erp_metrics.journal import BATCH, QUERY, REQUEST, RESULT, Entry, count_batch, entries, note
+from erp_metrics.journal import BATCH, REQUEST, RESULT, Event, Query, count_batch, note
 from erp_metrics.metrics import Metrics
 from erp_metrics.names import BLOCK, OTHER, Names, current_block
 from erp_metrics.sqlstate import class_of
@@ -75,19 +75,18 @@ class Recorder:
         for name in (*self.names.known, OTHER):
             self.metrics.start_query(name)
 
-    def count(self, noted: deque[Entry]) -> None:
+    def count(self, queries: deque[Query], events: deque[Event]) -> None:
         """Take what was noted, and count it; never raises."""
         with self.metrics.lock:
-            self._unsettled += len(noted)
-            for _ in range(len(noted)):
-                entry = noted.popleft()
+            # A request's end comes after its queries: those that are here by now are counted before it.
+            ended = len(events)
+            self._count_queries(queries)
+            for _ in range(ended):
                 try:
-                    if entry[0] == QUERY:
-                        self._count_query(entry)
-                    else:
-                        self._count(entry)
+                    self._count(events.popleft())
                 except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
                     report("Recorder.count", fault)
+            self._unsettled += ended
         if self._unsettled > _MOST_UNSETTLED[self.metrics.shared]:
             self.settle()
 
@@ -100,30 +99,35 @@ class Recorder:
             # Nobody else can ask this process's pools when the metrics are shown.
             self.connections.refresh()
 
-    def _count_query(self, entry: Entry) -> None:
-        """Count a query (statement, block, request); as few calls as can be."""
-        _, statement, block, request, seconds, rows, error = entry
-        series = self._by_text.get(statement) if block is None and type(statement) is str else None
-        series = series or self.series(statement, block)
-        if series is None:
-            return
-        series.seconds.append(seconds)
-        if rows > 0:
-            series.rows += rows
-        if request is None:
-            self.metrics.no_endpoint.queries += 1
-        else:
-            request.queries += 1
-            self.metrics.endpoint(request.template).queries += 1
-        if error is not None:
-            self.metrics.count_error(series, error)
+    def _count_queries(self, queries: deque[Query]) -> None:
+        """Count queries; as few calls as can be."""
+        take, known, no_endpoint = queries.popleft, self._by_text.get, self.metrics.no_endpoint
+        ended = len(queries)
+        for _ in range(ended):
+            statement, block, request, seconds, rows = take()
+            try:
+                series = known(statement) if block is None and type(statement) is str else None
+                series = series or self.series(statement, block)
+                if series is None:
+                    continue
+                series.seconds.append(seconds)
+                if rows > 0:
+                    series.rows += rows
+                if request is None:
+                    no_endpoint.queries += 1
+                else:
+                    request.queries += 1
+                    self.metrics.endpoint(request.template).queries += 1
+            except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+                report("Recorder.count", fault)
+        self._unsettled += ended
 
-    def _count(self, entry: Entry) -> None:
+    def _count(self, event: Event) -> None:
         """Count a query's later result (statement, block), or a request (method, status, request).
 
         Or what happened to a connection (pool, connection's id, how to ask for sizes, moment).
         """
-        kind, one, two, request, seconds, rows, error = entry
+        kind, one, two, request, seconds, rows, error = event
         if kind == REQUEST:
             self.metrics.count_request(request.template, one, two, seconds, request.queries)
         elif kind != RESULT:
@@ -184,14 +188,20 @@ def use(recorder: Recorder | None) -> None:
 
 def done(statement: Any, seconds: float, rows: int) -> None:
     """Note a statement that went well; never raises."""
-    entries.append((QUERY, statement, current_block.get(), current_request.get(), seconds, rows, None))
-    if len(entries) >= BATCH:
-        count_batch()
+    ended((statement, current_block.get(), current_request.get(), seconds, rows))
 
 
 def failed(statement: Any, seconds: float, error: BaseException) -> None:
-    """Note a statement that failed."""
-    note((QUERY, statement, current_block.get(), current_request.get(), seconds, 0, new_class(error)))
+    """Note a statement that failed; never raises."""
+    done(statement, seconds, 0)
+    came(statement, current_block.get(), 0, error)
+
+
+def ended(query: Query) -> None:
+    """Note a query's end; never raises."""
+    journal.queries.append(query)
+    if len(journal.queries) >= BATCH:
+        count_batch()
 
 
 @fails_open
@@ -205,7 +215,9 @@ def new_class(error: BaseException) -> str | None:
 
 def came(statement: Any, block: str | None, rows: int, error: BaseException | None) -> None:
     """Note rows or an error that came later than their query's end."""
-    note((RESULT, statement, block, None, 0.0, rows, None if error is None else new_class(error)))
+    kind = None if error is None else new_class(error)
+    if rows or kind is not None:
+        note((RESULT, statement, block, None, 0.0, rows, kind))
 
 
 @fails_open
@@ -219,8 +231,10 @@ def end(running: Running | None, error: BaseException | None = None) -> None:
     """Note a query's end, whether it went well or not."""
     if running is not None:
         seconds = running.elapsed + perf_counter() - running.started
+        ended((running.statement, running.block, running.request, seconds, running.rows))
         kind = running.error if error is None else new_class(error)
-        note((QUERY, running.statement, running.block, running.request, seconds, running.rows, kind))
+        if kind is not None:
+            note((RESULT, running.statement, running.block, None, 0.0, 0, kind))
 
 
 @fails_open

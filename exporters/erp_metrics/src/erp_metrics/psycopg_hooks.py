@@ -7,12 +7,14 @@ rows and its error are counted when they arrive.
 import functools
 import inspect
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from erp_metrics import measure, psycopg_fetches
 from erp_metrics.faults import fails_open
+from erp_metrics.journal import BATCH, count_batch, queries
 from erp_metrics.measure import done, failed
 from erp_metrics.names import current_block
 from erp_metrics.patching import replace
@@ -28,16 +30,19 @@ def install() -> None:
     import psycopg  # noqa: PLC0415 - the application may not have it
 
     for cursor in (psycopg.Cursor, psycopg.AsyncCursor):
-        replace(cursor, "execute", _execute)
+        # What `rowcount` returns, without a Python function between, where psycopg still keeps it so.
+        rows_of = attrgetter("_rowcount" if hasattr(cursor, "_rowcount") else "rowcount")
+        replace(cursor, "execute", functools.partial(_execute, rows_of))
         replace(cursor, "executemany", _executemany)
     for owner in psycopg.Pipeline.__mro__:
         replace(owner, "_process_results", _process)
     psycopg_fetches.install()
 
 
-def _execute(original: _Method) -> _Method:
-    # The hot path: no object, no context manager, one call of ours, and psycopg's own arguments by name: gathered and
+def _execute(rows_of: Callable[[Any], int], original: _Method) -> _Method:
+    # The hot path: no object, no context manager, no further function of Python, and psycopg's own arguments by name: gathered and
     # spread again, they would cost as much as the rest. What a later psycopg adds to them is passed on.
+    block_now, request_now = current_block.get, measure.current_request.get
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
@@ -53,8 +58,11 @@ def _execute(original: _Method) -> _Method:
             except BaseException as error:
                 failed(query, perf_counter() - started, error)
                 raise
-            rows = self.rowcount
-            done(query, perf_counter() - started, rows)
+            seconds = perf_counter() - started
+            rows = rows_of(self)
+            queries.append((query, block_now(), request_now(), seconds, rows))
+            if len(queries) >= BATCH:
+                count_batch()
             if rows < 0:
                 _queue(self, query)
             return result
@@ -74,8 +82,11 @@ def _execute(original: _Method) -> _Method:
         except BaseException as error:
             failed(query, perf_counter() - started, error)
             raise
-        rows = self.rowcount
-        done(query, perf_counter() - started, rows)
+        seconds = perf_counter() - started
+        rows = rows_of(self)
+        queries.append((query, block_now(), request_now(), seconds, rows))
+        if len(queries) >= BATCH:
+            count_batch()
         if rows < 0:
             _queue(self, query)
         return result
