@@ -62,6 +62,28 @@ def test_each_way_to_run_a_statement_counts_once_with_asyncio(rig: Rig, database
     assert rig.rows() == {"select_lager": 3 + 1 + 5 + 7, "insert_lager": 2, "copy_lager": 2}
 
 
+def test_a_psycopg_whose_execute_takes_more(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not known is passed on, and statements are counted all the same, in a pipeline too."""
+    given: list[str] = []
+    execute = psycopg.Cursor.execute
+
+    def later_execute(self: Any, query: Any, params: Any = None, *, label: str = "none", **more: Any) -> Any:
+        given.append(label)
+        return execute(self, query, params, **more)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", later_execute)
+    with rigged() as rig, psycopg.connect(database) as connection:
+        cast("Any", connection.cursor()).execute("SELECT relname FROM pg_class WHERE oid = %s", (1259,), label="new")
+        with connection.pipeline():
+            connection.execute("SELECT relname FROM pg_class WHERE oid IN (1247, 1249)")
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            connection.execute("SELECT 1 FROM weg")
+        assert given == ["new", "none", "none"]
+        assert rig.queries() == {"select_pg_class": 2, "select_weg": 1}
+        assert rig.rows() == {"select_pg_class": 3}
+        assert rig.errors() == {("select_weg", "42"): 1}
+
+
 def test_executemany_stream_and_copy_count_once(rig: Rig, database: str) -> None:
     with psycopg.connect(database) as connection, connection.cursor() as cursor:
         cursor.executemany("INSERT INTO lager VALUES (%s, %s)", [(number, "x") for number in range(10, 60)])

@@ -7,7 +7,6 @@ rows and its error are counted when they arrive.
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from operator import attrgetter
 from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,6 +20,9 @@ from erp_metrics.patching import replace
 
 _Method = Callable[..., Any]
 
+# Those of `execute` that its hot path passes on.
+_ARGUMENTS = ("self", "query", "params", "prepare", "binary")
+
 # The latest statement that a cursor queued in a pipeline, and its block.
 _queued: WeakKeyDictionary[Any, tuple[Any, str | None]] = WeakKeyDictionary()
 
@@ -30,36 +32,33 @@ def install() -> None:
     import psycopg  # noqa: PLC0415 - the application may not have it
 
     for cursor in (psycopg.Cursor, psycopg.AsyncCursor):
-        # What `rowcount` returns, without a Python function between, where psycopg still keeps it so.
-        rows_of = attrgetter("_rowcount" if hasattr(cursor, "_rowcount") else "rowcount")
-        replace(cursor, "execute", functools.partial(_execute, rows_of))
-        replace(cursor, "executemany", _executemany)
+        arguments = inspect.signature(cursor.execute, follow_wrapped=False).parameters
+        known = tuple(arguments) == _ARGUMENTS and hasattr(cursor, "_rowcount")
+        replace(cursor, "execute", _execute if known else _execute_any)
+        replace(cursor, "executemany", _execute_any)
     for owner in psycopg.Pipeline.__mro__:
         replace(owner, "_process_results", _process)
     psycopg_fetches.install()
 
 
-def _execute(rows_of: Callable[[Any], int], original: _Method) -> _Method:
-    # The hot path: no object, no context manager, no further function of Python, and psycopg's own arguments by name: gathered and
-    # spread again, they would cost as much as the rest. What a later psycopg adds to them is passed on.
+def _execute(original: _Method) -> _Method:
+    # The hot path: no object, no context manager, no further function of Python (as `rowcount` would be), and psycopg's
+    # own arguments by name: gathered and spread again, they would cost as much as the rest.
     block_now, request_now = current_block.get, measure.current_request.get
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
         async def measured_async(
-            self: Any, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None, **more: Any
+            self: Any, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None
         ) -> Any:
             started = perf_counter()
             try:
-                if more:
-                    result = await original(self, query, params, prepare=prepare, binary=binary, **more)
-                else:
-                    result = await original(self, query, params, prepare=prepare, binary=binary)
+                result = await original(self, query, params, prepare=prepare, binary=binary)
             except BaseException as error:
                 failed(query, perf_counter() - started, error)
                 raise
             seconds = perf_counter() - started
-            rows = rows_of(self)
+            rows = self._rowcount
             queries.append((query, block_now(), request_now(), seconds, rows))
             if len(queries) >= BATCH:
                 count_batch()
@@ -70,20 +69,15 @@ def _execute(rows_of: Callable[[Any], int], original: _Method) -> _Method:
         return measured_async
 
     @functools.wraps(original)
-    def measured(
-        self: Any, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None, **more: Any
-    ) -> Any:
+    def measured(self: Any, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None) -> Any:
         started = perf_counter()
         try:
-            if more:
-                result = original(self, query, params, prepare=prepare, binary=binary, **more)
-            else:
-                result = original(self, query, params, prepare=prepare, binary=binary)
+            result = original(self, query, params, prepare=prepare, binary=binary)
         except BaseException as error:
             failed(query, perf_counter() - started, error)
             raise
         seconds = perf_counter() - started
-        rows = rows_of(self)
+        rows = self._rowcount
         queries.append((query, block_now(), request_now(), seconds, rows))
         if len(queries) >= BATCH:
             count_batch()
@@ -94,8 +88,9 @@ def _execute(rows_of: Callable[[Any], int], original: _Method) -> _Method:
     return measured
 
 
-def _executemany(original: _Method) -> _Method:
-    # Outside of a pipeline, psycopg makes one for it: its results are not to be counted twice.
+def _execute_any(original: _Method) -> _Method:
+    """Count `executemany`, and `execute` of a psycopg that has changed its arguments."""
+    # Outside of a pipeline, psycopg makes one for `executemany`: its results are not to be counted twice.
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
