@@ -15,7 +15,10 @@ from proof.access import load_options
 def command(lab: str, arguments: tuple[str, ...]) -> None:
     """Send requests at a fixed rate to the lab's ERP (or `--url URL`); report latencies and errors."""
     erp: list[str] = []
-    if not {"--url", "--help", "-h"} & {argument.partition("=")[0] for argument in arguments}:
+    given = {argument.partition("=")[0] for argument in arguments}
+    if {"--help", "-h"} & given:
+        click.echo(click.get_current_context().get_help() + "\n\nThe rest goes to the program that sends them:\n")
+    elif "--url" not in given:
         erp = load_options(stack.STATE / lab, address())
     sys.exit(run([tool("python"), "-m", "erp", "load", *erp, *arguments]))
 
