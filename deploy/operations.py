@@ -14,7 +14,7 @@ from deploy.component import Archive, Component
 
 # In the order in which they import each other.
 _MODULES = {
-    "state": ("system", "notes", "state"),
+    "state": ("system", "notes", "generations", "state"),
     "apply": ("system", "notes", "packages", "generations", "units", "apply"),
 }
 _UPLOADS = "/var/lib/messwarte/uploads"

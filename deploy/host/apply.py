@@ -5,6 +5,7 @@ with, so whatever interrupts this one, the next begins anew.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -15,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.host import generations, notes, packages, units
-from deploy.host.system import ApplyError, must, unit_files
+from deploy.host.system import ApplyError, enabled_by, must, unit_files, unit_states
+
+# Where a deploy writes.
+_PLACES = (notes.ETC, notes.NOTES, notes.APPS, Path("/run/lock"), Path("/tmp"))  # noqa: S108 - others write there
 
 
 def main(spec: dict[str, Any]) -> None:
@@ -31,8 +35,11 @@ def main(spec: dict[str, Any]) -> None:
                 _roll_back(spec["roll_back"])
             else:
                 _apply(spec)
-    except (ApplyError, OSError) as error:
+    except ApplyError as error:
         sys.exit(f"{spec['name']}: {error}")
+    except OSError as error:
+        full = [place for place in _PLACES if error.errno == errno.ENOSPC and not shutil.disk_usage(place).free]
+        sys.exit(f"{spec['name']}: {error}{' below ' if full else ''}{', '.join(map(str, full))}")
 
 
 def _apply(spec: dict[str, Any]) -> None:
@@ -51,6 +58,7 @@ def _apply(spec: dict[str, Any]) -> None:
     packages.make_folders(_folders(spec), old.get("folders", ()) if old else ())
     staged = generations.stage(home, spec["files"])
     try:
+        generations.resolve(spec["name"], staged)
         for command in spec["validate"]:
             must(command, staged)
     except ApplyError:
@@ -61,18 +69,20 @@ def _apply(spec: dict[str, Any]) -> None:
         changed = None
     notes.write(notes.note_path(name), _begun_note(spec, begun))
     generation = generations.keep(staged, home / str(spec["digest"])[:16])
+    disturbed = False
     try:
         generations.swap(current, generation)
         units.stop(set(begun.get("all_units", [])) - {unit["name"] for unit in spec["units"]})
         generations.link(home, spec, begun)
-        if units.claim(spec):
-            changed = None
+        if units.claim(spec, begun.get("enabled_by", {})):
+            disturbed, changed = True, None
         for command in spec["swapped"]:
             must(command, current)
+        disturbed = True
         units.activate(spec, changed)
         units.wait(spec)
     except (ApplyError, OSError) as error:
-        raise ApplyError(f"{error}{_put_back(spec, old, previous, generation)}") from error
+        raise ApplyError(f"{error}{_put_back(spec, old, previous, generation, disturbed)}") from error
     note = _note(spec, generation)
     notes.write(notes.earlier_path(name, generation), note)
     notes.write(notes.note_path(name), note)
@@ -95,12 +105,18 @@ def _locked() -> Iterator[None]:
         yield
 
 
-def _put_back(spec: dict[str, Any], old: dict[str, Any] | None, previous: Path | None, generation: Path) -> str:
-    """Return to the generation that ran before, and say how that went; without one, the next run replaces the files."""
+def _put_back(
+    spec: dict[str, Any], old: dict[str, Any] | None, previous: Path | None, generation: Path, disturbed: bool
+) -> str:
+    """Return to the generation that ran before, and say how that went; without one, the next run replaces the files.
+
+    Units that were not `disturbed` run with it still, and go on.
+    """
     if previous is None or old is None or previous == generation:
         return ""
     try:
-        _return_to(old, {"links": spec["links"], "all_units": [unit["name"] for unit in spec["units"]]})
+        begun = {"links": spec["links"], "all_units": [unit["name"] for unit in spec["units"]]}
+        _return_to(old, begun, disturbed=disturbed)
     except (ApplyError, OSError):
         return "\nThe configuration before it was put back, and does not run either."
     notes.earlier_path(spec["name"], generation).unlink(missing_ok=True)
@@ -117,18 +133,22 @@ def _roll_back(name: str) -> None:
     earlier = generations.before(name, current)
     if not earlier:
         raise ApplyError("there is no earlier configuration to return to")
+    if damage := generations.damage(earlier[0]):
+        raise ApplyError(f"the earlier configuration is not as it was: {'; '.join(damage)}")
     notes.write(notes.note_path(name), begun | {"digest": None})
-    _return_to(earlier[0], begun)
+    _return_to(earlier[0], begun, disturbed=True)
 
 
-def _return_to(note: dict[str, Any], begun: dict[str, Any]) -> None:
+def _return_to(note: dict[str, Any], begun: dict[str, Any], *, disturbed: bool) -> None:
     """Swap a kept generation in and wait for it; `begun` names the links and units that may be there now."""
     generation = Path(note["generation"])
     generations.swap(generation.parent / "current", generation)
     units.stop(set(begun["all_units"]) - set(note["all_units"]))
     generations.link(generation.parent, note, begun)
+    states = unit_states(list(note["units"]))
     for unit in note["units"]:
-        units.restart(unit, note["timeout"])
+        if disturbed or not states[unit].startswith("active/"):
+            units.restart(unit, note["timeout"])
     units.wait(note | {"units": [{"name": unit, "start": True} for unit in note["units"]]})
     notes.write(notes.note_path(generation.parent.name), note)
 
@@ -141,6 +161,7 @@ def _begun_note(spec: dict[str, Any], begun: dict[str, Any]) -> dict[str, Any]:
         "archives": [*begun.get("archives", []), *spec["archives"]],
         "all_units": sorted({*begun.get("all_units", []), *(unit["name"] for unit in spec["units"])}),
         "masked": begun.get("masked", []),
+        "enabled_by": begun.get("enabled_by", {}),
     }
 
 
@@ -166,6 +187,7 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
             if file["mode"] & 0o004
         },
         "unit_files": {unit["name"]: unit_files(unit["name"]) for unit in spec["units"]},
+        "enabled_by": {unit["name"]: enabled_by(unit["name"]) for unit in spec["units"] if unit["enable"]},
         "trees": _trees(spec),
         "users": {name: notes.account(name) for name in (line.split()[1] for line in spec["users"])},
         "units": units.wanted_states(spec["units"]),
@@ -177,7 +199,8 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
 
 def _folders(spec: dict[str, Any]) -> dict[str, str]:
     homes = [notes.ETC / spec["name"], *(Path(archive["target"]).parent for archive in spec["archives"])]
-    return {**{str(home): "755 root:root" for home in homes}, **spec["folders"]}
+    drop_ins = [Path(path).parent for path in spec["links"] if Path(path).parent.suffix == ".d"]
+    return {**{str(folder): "755 root:root" for folder in (*homes, *drop_ins)}, **spec["folders"]}
 
 
 def _trees(spec: dict[str, Any]) -> dict[str, str]:

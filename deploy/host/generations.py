@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from deploy.host.system import ApplyError, must
 
 # Beside the one that runs.
 _KEPT = 2
+# A generation, or what an interrupted run has left of one.
+_OURS = re.compile(r"[0-9a-f]{16}|\..+")
 
 
 def stage(home: Path, files: list[dict[str, Any]]) -> Path:
@@ -31,6 +34,16 @@ def stage(home: Path, files: list[dict[str, Any]]) -> Path:
             raise ApplyError(f"{file['path']}: {error}") from error
         path.chmod(file["mode"])
     return staged
+
+
+def resolve(name: str, staged: Path) -> None:
+    """Raise ApplyError where a file of a new generation names another of it that is not there."""
+    for path in [path for path in staged.rglob("*") if path.is_file()]:
+        for named in re.findall(
+            rb"/etc/messwarte/%b/current/([\w./-]*\w)(?![*?{[])" % name.encode(), path.read_bytes()
+        ):
+            if not (staged / named.decode()).exists():
+                raise ApplyError(f"{path.relative_to(staged)} names {named.decode()}, which is missing")
 
 
 def changed(old: dict[str, Any] | None, previous: Path | None, staged: Path) -> set[str] | None:
@@ -81,13 +94,16 @@ def link(home: Path, wanted: dict[str, Any], old: dict[str, Any]) -> None:
 
 
 def prune(name: str, current: Path) -> None:
-    """Delete all generations but the one that runs and those before it that `deploy --rollback` can return to."""
-    kept = {str(note["generation"]) for note in before(name, current)[:_KEPT]} | {str(current)}
+    """Delete all generations but the one that runs and those before it that `deploy --rollback` can return to.
+
+    One that was changed by hand is none of these.
+    """
+    kept = {str(note["generation"]) for note in before(name, current)[:_KEPT] if not damage(note)} | {str(current)}
     for note in notes.earlier(name):
         if note["generation"] not in kept:
             notes.earlier_path(name, Path(note["generation"])).unlink()
     for old in current.parent.iterdir():
-        if old.is_dir() and not old.is_symlink() and str(old) not in kept:
+        if _OURS.fullmatch(old.name) and old.is_dir() and not old.is_symlink() and str(old) not in kept:
             shutil.rmtree(old)
     sweep_archives()
 
@@ -97,6 +113,19 @@ def before(name: str, current: Path) -> list[dict[str, Any]]:
     found = notes.earlier(name)
     now = next((note["applied"] for note in found if note["generation"] == str(current)), float("inf"))
     return [note for note in found if note["applied"] < now]
+
+
+def damage(note: dict[str, Any]) -> list[str]:
+    """Return how the files of a generation differ from its note, and which are none of its own."""
+    wanted = own(note)
+    strangers = {str(path) for path in Path(note["generation"]).rglob("*")} - wanted.keys()
+    return notes.differences(wanted) + [f"{path} is not ours" for path in sorted(strangers)]
+
+
+def own(note: dict[str, Any]) -> dict[str, str]:
+    """Return the fingerprints of a generation's own files and folders."""
+    files = note["files"].items()
+    return {path: wanted for path, wanted in files if Path(path).is_relative_to(note["generation"])}
 
 
 def sweep_archives() -> None:

@@ -100,22 +100,57 @@ def busy() -> bool:
 
 
 def fingerprint(path: Path) -> str:
-    """Return hash, mode and owner of a file or of a folder's names, or where a link leads; empty when it is absent."""
+    """Return hash, mode and owner of a file or folder, or where a link leads; empty when it is absent."""
     if path.is_symlink():
         return f"link {path.readlink()}"
     try:
         status = path.stat()
-        content = path.read_bytes() if path.is_file() else "/".join(sorted(map(str, path.iterdir()))).encode()
-        digest = hashlib.sha256(content).hexdigest()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
     except OSError:
         return ""
-    return f"{digest} {status.st_mode & 0o7777:o} {status.st_uid}:{status.st_gid}"
+    return f"{digest} {_mode(path, status)} {status.st_uid}:{status.st_gid}"
+
+
+def differences(files: dict[str, str]) -> list[str]:
+    """Return how files differ from their fingerprints."""
+    return [said for path, wanted in files.items() if (said := difference(Path(path), wanted))]
+
+
+def difference(path: Path, wanted: str) -> str:
+    """Return how a file differs from its fingerprint; empty when it does not."""
+    found = fingerprint(path)
+    if found == wanted:
+        return ""
+    if not found:
+        return f"{path} is missing"
+    if found.startswith("link") or wanted.startswith("link"):
+        return f"{path} leads elsewhere"
+    changed = [
+        f"{part} {now} instead of {then}" if part else "content"
+        for part, now, then in zip(("", "mode", "owner"), found.split(), wanted.split(), strict=True)
+        if now != then
+    ]
+    return f"{path} ({', '.join(changed)})"
+
+
+def _mode(path: Path, status: os.stat_result) -> str:
+    """Return a mode, with a plus, as `ls` shows it, where an access control list lets in more."""
+    return f"{status.st_mode & 0o7777:o}{'+' if acls(path) else ''}"
+
+
+def acls(path: Path) -> set[str]:
+    """Return the access control lists that a file or folder has beside its mode."""
+    try:
+        return set(os.listxattr(path)) & {"system.posix_acl_access", "system.posix_acl_default"}
+    except OSError:
+        # A file system that has none.
+        return set()
 
 
 def rights(folder: Path) -> str:
     """Return mode and owner of a folder, as a component says them; empty when it is absent."""
     try:
-        return f"{folder.stat().st_mode & 0o7777:o} {folder.owner()}:{folder.group()}"
+        return f"{_mode(folder, folder.stat())} {folder.owner()}:{folder.group()}"
     except FileNotFoundError:
         return ""
     except KeyError:

@@ -4,6 +4,7 @@ import compileall
 import contextlib
 import fcntl
 import hashlib
+import os
 import py_compile
 import shlex
 import shutil
@@ -15,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy.host import notes
-from deploy.host.system import ApplyError, missing_packages, must, shell, unit_files
+from deploy.host.system import UNITS, ApplyError, missing_packages, must, shell, unit_files
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 _DEB = "package.deb"
 _DATA = "/var/lib/"
-_UNITS = Path("/etc/systemd/system")
 _PACKAGED = Path("/usr/lib/systemd/system")
 _DROP_IN = "messwarte.conf"
 _GUARD_TEXT = "# messwarte: waits for its configuration\n[Unit]\nConditionPathExists=!/\n"
@@ -71,7 +71,7 @@ def get_ahead(spec: dict[str, Any]) -> None:
 def drop_leftovers() -> None:
     """Take away what was brought ahead for components that never had their turn."""
     shutil.rmtree(notes.AHEAD, ignore_errors=True)
-    guards = [path for path in _UNITS.glob(f"*.d/{_DROP_IN}") if not path.is_symlink()]
+    guards = [path for path in UNITS.glob(f"*.d/{_DROP_IN}") if not path.is_symlink()]
     if guards:
         # A package that is but half installed would enable its daemon later.
         install([], [])
@@ -147,6 +147,8 @@ def make_folders(wanted: dict[str, str], known: Iterable[str]) -> None:
             )
         mode, owner = rights.split()
         Path(path).mkdir(parents=True, exist_ok=True)
+        for acl in notes.acls(Path(path)):
+            os.removexattr(path, acl)
         must(f"chown {owner} {path} && chmod {mode} {path}")
 
 

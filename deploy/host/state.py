@@ -7,8 +7,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from deploy.host import notes
-from deploy.host.system import installed_packages, look_at_units, missing_packages, shell
+from deploy.host import generations, notes
+from deploy.host.system import enabled_by, installed_packages, look_at_units, missing_packages, not_as_packaged, shell
 
 _NAMED = 3
 _tree = functools.cache(notes.tree)
@@ -39,7 +39,9 @@ class Look:
 
 def drift(note: dict[str, Any], look: Look) -> list[str]:
     """Return what no longer is as the note says."""
-    found = [said for path, wanted in note["files"].items() if (said := _difference(Path(path), wanted))]
+    found = generations.damage(note)
+    others = note["files"].keys() - generations.own(note).keys()
+    found += notes.differences({path: note["files"][path] for path in sorted(others)})
     for path, wanted in note.get("folders", {}).items():
         if (now := notes.rights(Path(path))) != wanted:
             found.append(f"{path} is {now} instead of {wanted}" if now else f"{path} is missing")
@@ -49,16 +51,7 @@ def drift(note: dict[str, Any], look: Look) -> list[str]:
     for name, wanted in note.get("users", {}).items():
         if (now := notes.account(name)) != wanted:
             found.append(f"user {name} has {now} instead of {wanted}")
-    for unit, files in note["unit_files"].items():
-        now_files = look.files(unit)
-        found += [f"{unit} has {path}" for path in now_files if path not in files]
-        found += [f"{unit} lacks {path}" for path in files if path not in now_files]
-    found += _state_drift(note, look)
-    found += [
-        f"{unit} is {look.state(unit)} instead of masked"
-        for unit in note.get("masked", [])
-        if not look.state(unit).endswith("/masked")
-    ]
+    found += _unit_drift(note, look)
     for name, (command, wanted) in note["probes"].items():
         now_lines = look.probe(command)
         if now_lines[-1:] and now_lines[-1].startswith("status ") and now_lines[-1] not in wanted:
@@ -67,6 +60,25 @@ def drift(note: dict[str, Any], look: Look) -> list[str]:
         found += [f"{name}: now {line}" for line in now_lines if line not in wanted]
         found += [f"{name}: no longer {line}" for line in wanted if line not in now_lines]
     return found
+
+
+def _unit_drift(note: dict[str, Any], look: Look) -> list[str]:
+    found = []
+    for unit, files in note["unit_files"].items():
+        now_files = look.files(unit)
+        found += [f"{unit} has {path}" for path in now_files if path not in files]
+        found += [f"{unit} lacks {path}" for path in files if path not in now_files]
+        found += [f"{unit} has {path}, which is not as its package brought it" for path in not_as_packaged(files)]
+    for unit, wanted_by in note.get("enabled_by", {}).items():
+        # By nothing: that is told by its state.
+        if (now_by := enabled_by(unit)) and now_by != wanted_by:
+            found.append(f"{unit} is enabled by {' '.join(now_by)} instead of {' '.join(wanted_by)}")
+    found += _state_drift(note, look)
+    return found + [
+        f"{unit} is {look.state(unit)} instead of masked"
+        for unit in note.get("masked", [])
+        if not look.state(unit).endswith("/masked")
+    ]
 
 
 def _state_drift(note: dict[str, Any], look: Look) -> list[str]:
@@ -97,30 +109,18 @@ def _tree_drift(target: Path, wanted: str | None) -> list[str]:
     ]
 
 
-def _difference(path: Path, wanted: str) -> str:
-    """Return how a file differs from its fingerprint; empty when it does not."""
-    found = notes.fingerprint(path)
-    if found == wanted:
-        return ""
-    if not found:
-        return f"{path} is missing"
-    if found.startswith("link") or wanted.startswith("link"):
-        return f"{path} leads elsewhere"
-    changed = [
-        f"{part} {now} instead of {then}" if part else "content"
-        for part, now, then in zip(("", "mode", "owner"), found.split(), wanted.split(), strict=True)
-        if now != then
-    ]
-    return f"{path} ({', '.join(changed)})"
-
-
-def report(note: dict[str, Any], look: Look) -> dict[str, Any]:
+def report(name: str, note: dict[str, Any], look: Look) -> dict[str, Any]:
     """Return what was applied, by its hash and by its parts, and what has drifted since."""
     if "files" not in note:
         return {"digest": None, "drift": []}
+    found = drift(note, look)
+    for earlier in notes.earlier(name):
+        if earlier["generation"] != note["generation"]:
+            found += generations.damage(earlier)
     return {
         "digest": note["digest"],
-        "drift": drift(note, look),
+        # A file's name may be no text at all.
+        "drift": [said.encode(errors="backslashreplace").decode() for said in found],
         "contents": note.get("contents", {}),
         "archives": [archive["target"] for archive in note["archives"]],
         "units": note["all_units"],
@@ -166,7 +166,7 @@ def _report(pool: Executor) -> dict[str, Any]:
     return {
         "busy": notes.busy(),
         "wanted": notes.wanted(),
-        "components": {name: report(note, look) for name, note in begun.items()},
+        "components": {name: report(name, note, look) for name, note in begun.items()},
         "packages": sorted(installed_packages()),
         "archives": archives(),
     }

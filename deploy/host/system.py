@@ -1,16 +1,24 @@
 """Asking and changing the host through its own tools: shell commands, systemd, dpkg."""
 
+import functools
+import hashlib
 import os
 import re
 import shlex
 import subprocess
+import tempfile
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 # A paragraph of dpkg's records; one that waits for triggers works already.
 _INSTALLED = re.compile(
     r"^Package: (\S+)\n(?:(?:Essential|Protected): .*\n)*Status: \S+ \S+ (?:installed|triggers-\w+)$", re.MULTILINE
 )
+
+# Where units are, of which the host's people and we know.
+UNITS = Path("/etc/systemd/system")
+_PACKAGED = "usr/lib/systemd/system/"
 
 # Properties of a unit.
 _STATE, _FILES = ("ActiveState", "UnitFileState"), ("FragmentPath", "DropInPaths")
@@ -88,6 +96,50 @@ def look_at_units(units: list[str]) -> dict[str, tuple[str, list[str]]]:
     """Return each unit's state, and the files that define it; asked for in one call, however many they are."""
     shown = show_all(units, *_STATE, *_FILES)
     return {unit: (state_of(fields), files_of(unit, fields)) for unit, fields in shown.items()}
+
+
+def enabled_by(unit: str) -> list[str]:
+    """Return what starts a unit at a boot because it is enabled, such as multi-user.target."""
+    folders = {path.parent for path in UNITS.glob(f"*.wants/{unit}")} | {
+        path.parent for path in UNITS.glob(f"*.requires/{unit}")
+    }
+    return sorted(folder.name for folder in folders)
+
+
+def not_as_packaged(paths: Iterable[str]) -> dict[str, str]:
+    """Return those of some files of units whose content is not what dpkg has noted, and their packages."""
+    noted = {path: _packaged_units()[path] for path in paths if path in _packaged_units()}
+    return {
+        path: package for path, (digest, package) in noted.items() if not Path(path).exists() or _md5(path) != digest
+    }
+
+
+def _md5(path: str) -> str:
+    """Return the hash by which dpkg knows a file; who wants to hide may find another file that has it."""
+    return hashlib.md5(Path(path).read_bytes(), usedforsecurity=False).hexdigest()
+
+
+@functools.cache
+def _packaged_units() -> dict[str, tuple[str, str]]:
+    """Return hash and package of all files of units that packages brought."""
+    found = {}
+    for record in Path("/var/lib/dpkg/info").glob("*.md5sums"):
+        sums = record.read_text(encoding="utf-8", errors="replace")
+        if _PACKAGED in sums:
+            for digest, path in (line.split(maxsplit=1) for line in sums.splitlines() if _PACKAGED in line):
+                found[f"/{path}"] = digest, record.stem
+    return found
+
+
+def bring_back(path: str, package: str) -> None:
+    """Take one file anew out of its package, of the version that is installed. Raises ApplyError."""
+    with tempfile.TemporaryDirectory() as folder:
+        version = must(f"dpkg-query --show --showformat='${{Version}}' {package}")
+        try:
+            must(f"apt-get download -q -o APT::Sandbox::User=root {package}={version}", Path(folder))
+        except ApplyError as error:
+            raise ApplyError(f"{path} was changed; put it back, or reinstall its package {package}: {error}") from error
+        must(f"dpkg-deb --fsys-tarfile *.deb | tar --extract --directory=/ .{path}", Path(folder))
 
 
 def set_aside(path: Path) -> None:

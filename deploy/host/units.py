@@ -7,11 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from deploy.host import notes
-from deploy.host.system import ApplyError, journal, must, set_aside, shell, show, unit_files, unit_states
+from deploy.host.system import (
+    UNITS,
+    ApplyError,
+    bring_back,
+    enabled_by,
+    journal,
+    must,
+    not_as_packaged,
+    set_aside,
+    shell,
+    show,
+    unit_files,
+    unit_states,
+)
 
-# Where the host's own people change units; packages have theirs below /usr/lib.
-_BY_HAND = ("/etc/systemd/", "/run/systemd/system/", "/run/systemd/system.control/", "/usr/local/lib/systemd/")
-_PACKAGED = "/usr/lib/systemd/"
+# What packages bring, and what systemd's generators make of other files; all else is of the host's own people.
+_PACKAGED, _GENERATED = "/usr/lib/systemd/", "/run/systemd/generator"
 _LONGEST_STOP = 120
 
 
@@ -22,12 +34,18 @@ def wanted_states(units: list[dict[str, Any]]) -> dict[str, str]:
     return {name: state if name in started else f"/{state.partition('/')[2]}" for name, state in states.items()}
 
 
-def claim(spec: dict[str, Any]) -> bool:
+def claim(spec: dict[str, Any], known: dict[str, list[str]]) -> bool:
     """Take strangers' files out of a component's units, and masks off them; say whether there were any.
 
-    The units are ours whole. A stranger's file stays where it is, under a name that systemd does not read.
+    The units are ours whole. A stranger's file stays where it is, under a name that systemd does not read; a package's
+    is taken anew out of the package. What starts them at a boot is what was noted of it.
     """
     names = [unit["name"] for unit in spec["units"]]
+    for name in known.keys() & set(names):
+        _enable_again(name, known[name])
+    changed = {path: package for name in names for path, package in not_as_packaged(unit_files(name)).items()}
+    for path, package in changed.items():
+        bring_back(path, package)
     hidden = [name for name, state in unit_states(names).items() if "/masked" in state]
     for name in hidden:
         must(f"systemctl unmask --quiet {name}; systemctl unmask --quiet --runtime {name}")
@@ -39,15 +57,24 @@ def claim(spec: dict[str, Any]) -> bool:
             notes.write(notes.note_path(name), begun | {"digest": None})
     for path in strangers:
         set_aside(Path(path))
-    if strangers or hidden:
+    if strangers or hidden or changed:
         must("systemctl daemon-reload")
-    return bool(strangers)
+    return bool(strangers or changed)
+
+
+def _enable_again(name: str, wanted: list[str]) -> None:
+    """Let a unit be started at a boot by what has started it before, and by nothing else."""
+    now = enabled_by(name)
+    for folder in set(now) - set(wanted):
+        (UNITS / folder / name).unlink()
+    if set(wanted) - set(now):
+        must(f"systemctl enable --quiet {name}")
 
 
 def _by_hand(path: str) -> bool:
     if path.startswith(_PACKAGED) and Path(path).parent.suffix == ".d":
         return shell(f"dpkg-query --search {shlex.quote(path)}").returncode != 0
-    return path.startswith(_BY_HAND)
+    return not path.startswith((_PACKAGED, _GENERATED))
 
 
 def masked(units: list[str]) -> list[str]:

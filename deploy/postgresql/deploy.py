@@ -8,6 +8,7 @@ from settings.values import seconds, size_bytes
 _T = "postgresql/templates"
 _BIN = "/usr/lib/postgresql/17/bin"
 _DATA = "/var/lib/postgresql/17/main"
+_CONF = "/etc/postgresql/17/main/conf.d/messwarte.conf"
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 _UNIT = "postgresql@17-main.service"
 _BAD_HBA = "SELECT line_number || ': ' || error FROM pg_hba_file_rules WHERE error IS NOT NULL"
@@ -18,8 +19,7 @@ _SETTINGS = (
 )
 _OVERRIDDEN = (
     f"FROM (SELECT DISTINCT ON (name) * FROM {_SETTINGS} AS s ORDER BY name, seqno DESC) AS last "
-    "WHERE sourcefile NOT LIKE '%/messwarte.conf' "
-    "AND name IN (SELECT name FROM pg_file_settings WHERE sourcefile LIKE '%/messwarte.conf')"
+    f"WHERE sourcefile <> '{_CONF}' AND name IN (SELECT name FROM pg_file_settings WHERE sourcefile = '{_CONF}')"
 )
 # Files beside ours are the host's people's; what they set again goes under a name that PostgreSQL does not read.
 _SET_ASIDE = (
@@ -27,6 +27,9 @@ _SET_ASIDE = (
     '&& test -n "$file"; do mv --backup=numbered "$file" "$file.by-hand" || exit; done'
 )
 _STILL = "SELECT said || ' is set again in ' || sourcefile || ', after messwarte.conf: take it out there'"
+_CURRENT = "/etc/messwarte/postgresql/current"
+# The server has read its files when their moment of change (which no `touch` sets back) is before that of its reading.
+_READ = f"SELECT pg_conf_load_time() > (pg_stat_file('{_CURRENT}/pg_hba.conf')).change"
 _PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
 
 
@@ -69,14 +72,14 @@ def component(plan: Plan) -> Component | None:
             File("pg_hba.conf", render(f"{_T}/pg_hba.conf.j2", **values), 0o640, "root:postgres"),
             File("pg_ident.conf", render(f"{_T}/pg_ident.conf.j2"), 0o640, "root:postgres"),
             File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN, backup=values["backup"])),
-            File("overrides.sql", render(f"{_T}/overrides.sql.j2", settings=_SETTINGS)),
+            File("overrides.sql", render(f"{_T}/overrides.sql.j2", settings=_SETTINGS, conf=_CONF, data=_DATA)),
             *tls,
-            File("probe.sql", render(f"{_T}/probe.sql.j2", settings=_SETTINGS)),
+            File("probe.sql", render(f"{_T}/probe.sql.j2", settings=_SETTINGS, conf=_CONF, current=_CURRENT)),
             File("start.conf", "auto\n"),
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
         ),
         links={
-            "/etc/postgresql/17/main/conf.d/messwarte.conf": "messwarte.conf",
+            _CONF: "messwarte.conf",
             # By this Debian's generator enables the unit.
             "/etc/postgresql/17/main/start.conf": "start.conf",
             f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf",
@@ -91,6 +94,7 @@ def component(plan: Plan) -> Component | None:
         swapped=(f'! {_BIN}/pg_isready -q || test -z "$({PSQL} -c "{_BAD_HBA}" | tee /dev/stderr)"',),
         after=(
             f"{PSQL} < overrides.sql && {_SET_ASIDE} && {PSQL} -c 'SELECT pg_reload_conf()'",
+            f'for try in $(seq 50); do test "$({PSQL} -c "{_READ}")" = t && exit; sleep 0.1; done; exit 1',
             f'! {PSQL} -c "{_STILL} {_OVERRIDDEN}" | grep .',
             f'test "$({PSQL} -c "{_PENDING}")" = 0 || systemctl restart {_UNIT} '
             f"|| {{ journalctl --no-pager --quiet --lines 9 --output cat --unit {_UNIT}; exit 1; }}",

@@ -7,6 +7,12 @@ _JSON = "-H 'Content-Type: application/json'"
 _USERS = "sqlite3.connect('/var/lib/grafana/grafana.db').execute(\\\"SELECT id FROM user WHERE login = 'viewer'\\\")"
 _VIEWER = f'$(python3 -c "import sqlite3; print({_USERS}.fetchone()[0])")'
 _OPT, _ETC = "/opt/messwarte/{}/current", "/etc/messwarte/{}/current"
+# Lets in the user nobody: owner, a user, group, mask and others, each with rights and number.
+_ACL = (
+    'python3 -c "import os, struct, sys; entries = ((1, 6, -1), (2, 4, 65534), (4, 4, -1), (16, 4, -1), (32, 0, -1)); '
+    "acl = struct.pack('<I', 2) + b''.join(struct.pack('<HHi', *entry) for entry in entries); "
+    'os.setxattr(sys.argv[1], sys.argv[2], acl)"'
+)
 
 
 ROWS = {
@@ -63,6 +69,52 @@ ROWS = {
         "for unit in prometheus-node-exporter prometheus-alertmanager; do "
         "! grep -q BY_HAND /proc/$(systemctl show --value -p MainPID $unit)/environ || exit 1; done",
         "prometheus-node-exporter prometheus-alertmanager",
+    ),
+    "drop-in where systemd attaches units": Row(
+        "d=/run/systemd/system.attached/prometheus-redis-exporter.service.d; mkdir -p $d; "
+        "printf '[Service]\\nUser=root\\n' > $d/zz.conf; systemctl daemon-reload",
+        {
+            "redis_exporter": [
+                "prometheus-redis-exporter.service has /run/systemd/system.attached/*.service.d/zz.conf",
+            ]
+        },
+        "! systemctl show -p User prometheus-redis-exporter | grep -qx User=root",
+        "prometheus-redis-exporter",
+    ),
+    "unit file of a package": Row(
+        "echo '# by hand' >> /usr/lib/systemd/system/prometheus-alertmanager.service; systemctl daemon-reload",
+        {
+            "alertmanager": [
+                "prometheus-alertmanager.service has /usr/lib/systemd/system/prometheus-alertmanager.service, "
+                "which is not as its package brought it",
+            ]
+        },
+        "! grep -q 'by hand' /usr/lib/systemd/system/prometheus-alertmanager.service",
+        "prometheus-alertmanager",
+    ),
+    "unit that another target starts": Row(
+        "cd /etc/systemd/system; mkdir -p rescue.target.wants; "
+        "mv multi-user.target.wants/redis-server.service rescue.target.wants",
+        {"redis": ["redis-server.service is enabled by rescue.target.wants instead of multi-user.target.wants"]},
+        "cd /etc/systemd/system && test -L multi-user.target.wants/redis-server.service "
+        "&& ! test -L rescue.target.wants/redis-server.service",
+    ),
+    "folder of our drop-ins": Row(
+        "chmod 777 /etc/systemd/system/redis-server.service.d",
+        {"redis": ["/etc/systemd/system/redis-server.service.d is 777 root:root instead of 755 root:root"]},
+        "test $(stat -c %a /etc/systemd/system/redis-server.service.d) = 755",
+    ),
+    "access control list": Row(
+        f"{_ACL} {_ETC.format('gate')}/tls/host.key system.posix_acl_access",
+        {"gate": ["/etc/messwarte/gate/*/tls/host.key (mode 640+ instead of 640)"]},
+        f"python3 -c \"import os; assert not os.listxattr('{_ETC.format('gate')}/tls/host.key')\"",
+        "messwarte-gate",
+    ),
+    "file whose name is no text": Row(
+        f"touch \"$(printf '{_ETC.format('prometheus')}/rules/\\374.yml')\"",
+        {"prometheus": ["/etc/messwarte/prometheus/*/rules/\\udcfc.yml is not ours"]},
+        f"! ls {_ETC.format('prometheus')}/rules | grep -av '^[a-z_]*.yml$'",
+        "prometheus",
     ),
     "unit that is kept from running": Row(
         "systemctl unmask --quiet nginx; systemctl start nginx",
@@ -167,7 +219,6 @@ ROWS = {
         f"rm {_ETC.format('prometheus')}/rules/thresholds.yml",
         {
             "prometheus": [
-                "/etc/messwarte/prometheus/*/rules (content)",
                 "/etc/messwarte/prometheus/*/rules/thresholds.yml is missing",
             ]
         },

@@ -151,4 +151,26 @@ DATABASE = {
         f'{_ERP} -c "SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid::regclass::text IN '
         "('idx_charge_art_date', 'idx_artikel_kat_name', 'mv_chargen_pro_kategorie_kategorie_key')\" | grep -qx 3",
     ),
+    "rights of everybody over the system": Row(
+        f"{_ERP} -c 'GRANT SELECT ON pg_authid TO PUBLIC' -c 'GRANT EXECUTE ON FUNCTION pg_read_file(text) TO PUBLIC' "
+        "-c 'GRANT SET ON PARAMETER log_statement TO PUBLIC'",
+        {
+            "database": [
+                "roles and database: now SELECT for PUBLIC on TABLE pg_authid",
+                "roles and database: now EXECUTE for PUBLIC on ROUTINE pg_read_file(text)",
+                "roles and database: now SET for PUBLIC on PARAMETER log_statement",
+            ]
+        },
+        f"{_ERP} -c \"SELECT has_table_privilege('erp_app', 'pg_authid', 'SELECT') "
+        "OR has_function_privilege('erp_app', 'pg_read_file(text)', 'EXECUTE') "
+        "OR has_parameter_privilege('erp_app', 'log_statement', 'SET')\" | grep -qx f",
+    ),
+    # The last of those that let the server read its files.
+    "line of pg_hba that the server has read, and nobody sees": Row(
+        f"f={_ETC.format('postgresql')}/pg_hba.conf; cp $f /root/hba; echo 'host all all all trust' >> $f; "
+        f"{_PSQL} -c 'SELECT pg_reload_conf()'; sleep 1.5; cat /root/hba > $f; "
+        "psql -h 127.0.0.1 -U postgres -w -c 'SELECT 1'",
+        {"postgresql": ["settings: now pg_hba.conf was changed after the server had read it"]},
+        "! psql -h 127.0.0.1 -U postgres -w -c 'SELECT 1'",
+    ),
 }

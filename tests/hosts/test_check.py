@@ -159,10 +159,19 @@ def test_rollback_of_what_there_is_not(changed: Stack) -> None:
     assert "there is no component `posgresql`; there are: " in refused.stderr
 
 
-def test_setting_that_another_file_sets_again_is_no_success(changed: Stack) -> None:
-    """In Debian's own file, which is not put aside: a deploy ends with its name, until it is taken out there."""
-    other = "/etc/postgresql/17/main/postgresql.conf"
-    changed.machine.succeed(f"echo 'work_mem = 1111kB' >> {other}")
+@pytest.mark.parametrize(
+    ("other", "include"),
+    [
+        ("/etc/postgresql/17/main/postgresql.conf", ""),
+        ("/srv/messwarte.conf", "/etc/postgresql/17/main/conf.d/zz.conf"),
+    ],
+)
+def test_setting_that_another_file_sets_again_is_no_success(changed: Stack, other: str, include: str) -> None:
+    """In a file that is not put aside, such as Debian's own: a deploy ends with its name, until that is taken out."""
+    machine = changed.machine
+    machine.succeed(f"echo 'work_mem = 1111kB' >> {other}")
+    if include:
+        machine.succeed(f"echo \"include '{other}'\" > {include}")
     said, gone = _differences(changed.lab)["postgresql"]
     assert said == f"settings: now work_mem = 1111kB in {other}"
     assert gone.startswith("settings: no longer work_mem = ")
@@ -170,9 +179,50 @@ def test_setting_that_another_file_sets_again_is_no_success(changed: Stack) -> N
         run = changed.deploy()
         assert run.status != 0
         assert f"work_mem is set again in {other}, after messwarte.conf: take it out there" in run.said
-    changed.machine.succeed(f"sed -i '$d' {other}")
+    machine.succeed(f"rm {include} {other}" if include else f"sed -i '$d' {other}")
     assert changed.deploy().status == 0
     assert _differences(changed.lab) == {}
+
+
+def test_database_that_is_gone_is_not_begun_anew(changed: Stack) -> None:
+    """An empty one under its name would look well, and be archived over what a restore needs."""
+    psql = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
+    machine = changed.machine
+    ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'erp'"
+    machine.succeed(
+        f"{psql} -c 'ALTER DATABASE erp ALLOW_CONNECTIONS false' -c \"{ended}\" -c 'ALTER DATABASE erp RENAME TO kept'"
+    )
+    run = changed.deploy()
+    assert run.status != 0
+    assert "database erp is gone with its data" in run.said
+    assert "or, to begin anew, COMMENT ON ROLE erp_owner IS NULL" in run.said
+    assert "\nerp|" not in machine.succeed(f"{psql} --list")
+    machine.succeed(f"{psql} -c 'ALTER DATABASE kept RENAME TO erp' -c 'ALTER DATABASE erp ALLOW_CONNECTIONS true'")
+    assert changed.deploy().status == 0
+    assert _differences(changed.lab) == {}
+
+
+def test_earlier_configuration_that_was_changed_is_not_returned_to(changed: Stack, tmp_path: Path) -> None:
+    """It is named, and the next deploy takes it away; what is nobody's generation stays."""
+    machine = changed.machine
+    other = changed.settings(tmp_path, redis={"memory": "77MB"})
+    for settings in (other, LAB_SETTINGS):
+        assert _verb(changed.lab, settings=settings).returncode == 0
+    home = "/etc/messwarte/redis"
+    current = machine.succeed(f"readlink -f {home}/current").strip()
+    earlier = machine.succeed(f"ls -dt {home}/[0-9a-f]*").split()
+    (before,) = (path for path in earlier if path != current)
+    machine.succeed(f"chmod 644 {before}/monitor_password; mkdir {home}/notes; echo mine > {home}/notes/mine")
+    said = f"{before}/monitor_password (mode 644 instead of 600)"
+    assert _differences(changed.lab) == {"redis": [said]}
+    refused = _verb(changed.lab, "--rollback", "redis")
+    assert refused.returncode != 0
+    assert f"the earlier configuration is not as it was: {said}" in refused.stdout + refused.stderr
+    assert changed.deploy().changed.keys() == {"redis"}
+    assert machine.execute(f"test -e {before}")[0] != 0
+    assert machine.succeed(f"cat {home}/notes/mine") == "mine\n"
+    assert _differences(changed.lab) == {}
+    machine.succeed(f"rm -r {home}/notes")
 
 
 def test_nobody_can_change_redis_while_it_runs(changed: Stack) -> None:

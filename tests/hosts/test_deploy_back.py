@@ -63,7 +63,7 @@ def test_check_sees_what_strangers_added(mended: Stack) -> None:
     assert differences.keys() == {"node_exporter", "redis", "prometheus"}
     assert drop_in in differences["node_exporter"][0]
     assert differences["redis"] == [f"{redis} (mode 777 instead of 755)"]
-    assert differences["prometheus"] == [f"{rules} (content)"]
+    assert differences["prometheus"] == [f"{rules}/zz.yml is not ours"]
     assert _verb(mended).returncode == 0
     machine.fail(f"ls {rules}/zz.yml", f"ls {drop_in}")
     machine.succeed(f"rm {drop_in}.by-hand")

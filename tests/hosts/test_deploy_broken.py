@@ -39,7 +39,7 @@ def _processes(machine: Machine) -> dict[str, str]:
         (
             "postgresql:pg_hba.conf:host all all nowhere/99 trust",
             r"postgresql: [\s\S]*put back and runs",
-            ("postgresql@17-main.service",),
+            (),
         ),
         # What checks well but cannot get its memory.
         (
@@ -47,7 +47,7 @@ def _processes(machine: Machine) -> dict[str, str]:
             r"postgresql: [\s\S]*could not map anonymous shared memory[\s\S]*put back and runs",
             ("postgresql@17-main.service", "messwarte-erp.service", "messwarte-erp-load.service"),
         ),
-        ("erp:password:", r"erp: [\s\S]*put back and runs", ("messwarte-erp.service",)),
+        ("erp:password:", r"erp: \S+ names password, which is missing", ()),
         ("redis:users.acl:user broken on +nothing", r"redis: [\s\S]*put back and runs", ("redis-server.service",)),
     ],
     ids=lambda value: value.partition("\n")[0][:40] if isinstance(value, str) else "",

@@ -55,6 +55,12 @@ def test_acknowledged_rows_jobs_and_silences_survive_kill_9(stack: Stack) -> Non
     find = f"{_PSQL} -c 'SELECT menge FROM lagerbewegung WHERE id = {posted.json()['id']}'"  # noqa: S608
     assert float(machine.wait_until_succeeds(find)) == pytest.approx(7.125)
 
+    # A process that is killed leaves the kernel what it wrote; that Redis waits for the disk, its file has to say.
+    begun_with = machine.succeed("systemctl show --value --property=ExecStart redis-server")
+    assert "redis-server /etc/messwarte/redis/current/redis.conf --supervised" in begun_with
+    conf = machine.succeed("cat /etc/messwarte/redis/current/redis.conf").splitlines()
+    assert {"appendonly yes", "appendfsync always"} <= set(conf)
+
     api = "http://127.0.0.1:8010"
     machine.wait_until_succeeds(f"curl -fsS {api}/healthz")
     job = stack.client(8010).post("/tasks/reports/monatsbericht", json={"monat": "2026-10"})
