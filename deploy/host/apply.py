@@ -145,11 +145,13 @@ def _return_to(note: dict[str, Any], begun: dict[str, Any], *, disturbed: bool) 
     generations.swap(generation.parent / "current", generation)
     units.stop(set(begun["all_units"]) - set(note["all_units"]))
     generations.link(generation.parent, note, begun)
-    states = unit_states(list(note["units"]))
-    for unit in note["units"]:
+    # Others are enabled only: they are not ours to start.
+    started = [unit for unit, state in note["units"].items() if state.startswith("active/")]
+    states = unit_states(started)
+    for unit in started:
         if disturbed or not states[unit].startswith("active/"):
             units.restart(unit, note["timeout"])
-    units.wait(note | {"units": [{"name": unit, "start": True} for unit in note["units"]]})
+    units.wait(note | {"units": [{"name": unit, "start": True} for unit in started]})
     notes.write(notes.note_path(generation.parent.name), note)
 
 
