@@ -43,9 +43,6 @@ def claim(spec: dict[str, Any], known: dict[str, list[str]]) -> bool:
     names = [unit["name"] for unit in spec["units"]]
     for name in known.keys() & set(names):
         _enable_again(name, known[name])
-    changed = {path: package for name in names for path, package in not_as_packaged(unit_files(name)).items()}
-    for path, package in changed.items():
-        bring_back(path, package)
     hidden = [name for name, state in unit_states(names).items() if "/masked" in state]
     for name in hidden:
         must(f"systemctl unmask --quiet {name}; systemctl unmask --quiet --runtime {name}")
@@ -57,7 +54,12 @@ def claim(spec: dict[str, Any], known: dict[str, list[str]]) -> bool:
             notes.write(notes.note_path(name), begun | {"digest": None})
     for path in strangers:
         set_aside(Path(path))
-    if strangers or hidden or changed:
+    if strangers or hidden:
+        must("systemctl daemon-reload")
+    changed = {path: package for name in names for path, package in not_as_packaged(unit_files(name)).items()}
+    for path, package in changed.items():
+        bring_back(path, package)
+    if changed:
         must("systemctl daemon-reload")
     return bool(strangers or changed)
 

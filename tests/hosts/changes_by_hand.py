@@ -71,15 +71,15 @@ ROWS = {
         "prometheus-node-exporter prometheus-alertmanager",
     ),
     "drop-in where systemd attaches units": Row(
-        "d=/run/systemd/system.attached/prometheus-redis-exporter.service.d; mkdir -p $d; "
+        "d=/run/systemd/system.attached/prometheus.service.d; mkdir -p $d; "
         "printf '[Service]\\nUser=root\\n' > $d/zz.conf; systemctl daemon-reload",
         {
-            "redis_exporter": [
-                "prometheus-redis-exporter.service has /run/systemd/system.attached/*.service.d/zz.conf",
+            "prometheus": [
+                "prometheus.service has /run/systemd/system.attached/prometheus.service.d/zz.conf",
             ]
         },
-        "! systemctl show -p User prometheus-redis-exporter | grep -qx User=root",
-        "prometheus-redis-exporter",
+        "! systemctl show -p User prometheus | grep -qx User=root",
+        "prometheus",
     ),
     "unit file of a package": Row(
         "echo '# by hand' >> /usr/lib/systemd/system/prometheus-alertmanager.service; systemctl daemon-reload",
