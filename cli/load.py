@@ -7,6 +7,7 @@ import click
 from cli import stack
 from cli.run import run, tool
 from proof.access import load_options
+from settings import SecretsError
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -19,7 +20,10 @@ def command(lab: str, arguments: tuple[str, ...]) -> None:
     if {"--help", "-h"} & given:
         click.echo(click.get_current_context().get_help() + "\n\nThe rest goes to the program that sends them:\n")
     elif "--url" not in given:
-        erp = load_options(stack.STATE / lab, address())
+        try:
+            erp = load_options(stack.STATE / lab, address())
+        except SecretsError as error:
+            raise click.ClickException(str(error)) from error
     sys.exit(run([tool("python"), "-m", "erp", "load", *erp, *arguments]))
 
 

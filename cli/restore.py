@@ -7,6 +7,8 @@ import click
 
 from cli import stack
 from cli.run import run
+from deploy.backup.host.recover import target
+from deploy.backup.host.system import BackupError
 
 _COMMAND = "messwarte-backup"
 _ABSENT = (
@@ -15,10 +17,25 @@ _ABSENT = (
 )
 
 
+def _moment(_: click.Context, __: click.Parameter, to: str | None) -> str | None:
+    """Refuse what is no moment before anything is installed for it."""
+    try:
+        if to is not None:
+            target(to, None)
+    except BackupError as error:
+        raise click.BadParameter(str(error)) from error
+    return to
+
+
 @click.command()
 @stack.inventory_argument
 @stack.lab_option
-@click.option("--to", metavar="MOMENT", help="Restore: `latest`, or a moment such as `2026-11-25 01:02:03+00`.")
+@click.option(
+    "--to",
+    metavar="MOMENT",
+    callback=_moment,
+    help="Restore: `latest`, or a moment such as `2026-11-25 01:02:03+00`.",
+)
 @click.option(
     "--timeline", type=int, help="With --to: the history to follow, where an earlier restore began a new one."
 )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,7 +67,9 @@ def with_lab(verb: str) -> str:
 
 def again(inventory: str) -> str:
     """Return the command that deploys an inventory once more."""
-    return with_lab("deploy") if inventory == LAB_INVENTORY else f"./messwarte deploy {inventory}"
+    command = with_lab("deploy") if inventory == LAB_INVENTORY else f"./messwarte deploy {inventory}"
+    settings = os.environ.get("MESSWARTE_SETTINGS")
+    return f"MESSWARTE_SETTINGS={shlex.quote(settings)} {command}" if settings else command
 
 
 def check_settings(inventory: str) -> set[str]:

@@ -149,9 +149,13 @@ def node(name: str, data: Any, groups: Iterable[str]) -> Node:
 
 def settings_of(data: Any) -> tuple[Path, Settings]:
     """Return the settings file that a host's data name, read and checked. Raises SettingsError."""
-    path = Path(data.get("settings") or "settings.yml").resolve()
-    if data.get("settings") and not path.exists():
-        raise SettingsError(f"{path}: the inventory names this settings file, and it is not there")
+    named = data.get("settings")
+    path = Path(named or "settings.yml").resolve()
+    if not path.exists():
+        said = (
+            "the inventory names this settings file, and it" if named else "the inventory names no `settings`, and this"
+        )
+        raise SettingsError(f"{path}: {said} is not there")
     return path, _load(path)
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from settings import Secrets, certificates
+from settings import Secrets, SecretsError, certificates
 
 OPERATOR = "operator"
 
@@ -21,8 +21,10 @@ class Access:
 
     @classmethod
     def of(cls, secrets: Path) -> "Access":
-        """Read the secrets file of a stack that has been deployed."""
+        """Read the secrets file of a stack that has been deployed. Raises SecretsError."""
         found = Secrets(secrets, keep=False)
+        if found.new:
+            raise SecretsError(f"{secrets}: is missing, and nobody passes the gates without it")
         return cls(certificates.authority(found), found.get("gate_operator"))
 
     def client(self, url: str, auth: tuple[str, str] | None = None) -> httpx.Client:

@@ -332,11 +332,13 @@ def load(path: Path) -> Settings:
     if not path.exists():
         return Settings()
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=values.UniqueKeys) or {}  # noqa: S506  a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=values.UniqueKeys)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: not valid YAML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from error
+    if content is None:
+        raise SettingsError(f"{path}: holds no setting; write `{{}}` where the defaults of all are meant")
     try:
         return Settings.model_validate(content)
     except ValidationError as error:

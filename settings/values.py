@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import BaseModel
 
+# An address of a web page that may stand in a link and in a template.
+URL = re.compile(r"https?://[A-Za-z0-9.\-:\[\]/_~%]+")
 _DURATION = re.compile(r"[1-9]\d*(ms|s|m|h|d|w|y)")
 _SIZE = re.compile(r"([1-9]\d*)(MB|GB|TB)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
@@ -62,8 +64,7 @@ def size_bytes(value: str) -> int:
 
 def url(value: str) -> str:
     """Accept an http or https address; a trailing slash is dropped."""
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if not URL.fullmatch(value) or not urlsplit(value).hostname:
         raise ValueError("must be an address such as `https://grafana.example.com`")
     return value.rstrip("/")
 

@@ -12,9 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from alert_rules import runbook
 from alert_rules.limits import duration
+from settings.values import URL
 
 _HERE = Path(__file__).parent
-_URL = re.compile(r"https?://[A-Za-z0-9.\-:\[\]/_~%]+")
 
 # Seconds. Repeats are multiples of the group interval, which also limits how long one delivery may be tried.
 _GROUP_WAIT, _GROUP_INTERVAL = 30, 300
@@ -67,7 +67,7 @@ def render(
 
     Raises ValueError for an address of Grafana that could not stand in a link, or a factor not above 0.
     """
-    if grafana_url is not None and not _URL.fullmatch(grafana_url):
+    if grafana_url is not None and not URL.fullmatch(grafana_url):
         raise ValueError(f"grafana_url must be an address such as https://grafana.example.com, not {grafana_url!r}")
     if interval_factor <= 0:
         raise ValueError(f"interval_factor must be above 0, not {interval_factor}")

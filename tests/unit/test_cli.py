@@ -51,6 +51,9 @@ def test_launcher_needs_a_supported_python(tmp_path: Path) -> None:
         (("status", "--lab", "absent"), "lab absent is not up; run: ./messwarte up --lab absent"),
         (("migrate", "status", "--lab", "absent"), "lab absent is not up; run: ./messwarte up --lab absent"),
         (("deploy", "--check", "--remove"), "exclude each other"),
+        (("restore", "--to", "nonsense"), "`nonsense` is no moment; it must be `latest`, or like `2026-"),
+        (("restore", "--to", "2026-01-01 00:00"), "with its time zone"),
+        (("restore", "--to", "2999-01-01 00:00+00"), "has not come yet"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_line(arguments: tuple[str, ...], words: str) -> None:

@@ -84,6 +84,7 @@ def _refusal(folder: Path, text: str) -> str:
             "alertmanager: {email: {smarthost: 'm:25', sender: a@b, recipients: []}}",
             "alertmanager.email.recipients: List should have at least 1 item",
         ),
+        ("grafana: {url: 'https://exa mple'}", "grafana.url: must be an address such as `https://"),
         ("grafana: {url: grafana.example.com}", "grafana.url: must be an address such as `https://"),
         ("thresholds: {slow_queries_per_hour: .inf}", "thresholds.slow_queries_per_hour: Input should be a finite"),
         ("thresholds: {endpoint_limits: {/a: many}}", "thresholds.endpoint_limits./a: Input should be a valid number"),
@@ -119,11 +120,15 @@ def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load(tmp_path / "binary.yml")
 
 
-@pytest.mark.parametrize("text", ["", "# nothing yet", "{}"])
-def test_empty_file_means_the_defaults(tmp_path: Path, text: str) -> None:
-    """As does one that is absent."""
-    (tmp_path / "settings.yml").write_text(text)
-    assert load(tmp_path / "settings.yml") == load(tmp_path / "none.yml") == Settings()
+def test_no_braces_no_defaults(tmp_path: Path) -> None:
+    """A file that lost its content would take away what it asked for; who means the defaults says so."""
+    path = tmp_path / "settings.yml"
+    for text in ("", "# nothing yet"):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=r"settings\.yml: holds no setting; write `{}`"):
+            load(path)
+    path.write_text("{}")
+    assert load(path) == load(tmp_path / "none.yml") == Settings()
 
 
 @pytest.mark.parametrize("section", ["postgresql", "redis", "prometheus", "alertmanager", "grafana", "erp", "tasks"])
