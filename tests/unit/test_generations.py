@@ -12,7 +12,7 @@ from deploy.topology import GROUPS, Topology, node
 from settings import Secrets, Settings
 
 _SETTINGS = {
-    "network": {"firewall": True},
+    "network": {"exposed": True, "firewall": True},
     "backup": {"mode": "deployed"},
     "erp": {"mode": "demo"},
     "alertmanager": {"email": {"smarthost": "127.0.0.1:25", "sender": "a@localhost", "recipients": ["b@localhost"]}},
