@@ -58,9 +58,9 @@ def _apply(spec: dict[str, Any]) -> None:
     packages.make_folders(_folders(spec), old.get("folders", ()) if old else ())
     staged = generations.stage(home, spec["files"])
     try:
-        generations.resolve(spec["name"], staged)
         for command in spec["validate"]:
             must(command, staged)
+        generations.resolve(spec["name"], staged)
     except ApplyError:
         shutil.rmtree(staged)
         raise
