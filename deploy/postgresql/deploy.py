@@ -8,6 +8,7 @@ from settings.values import seconds, size_bytes
 _T = "postgresql/templates"
 _BIN = "/usr/lib/postgresql/17/bin"
 _DATA = "/var/lib/postgresql/17/main"
+_ABOVE_DATA = ("/var/lib/postgresql", "/var/lib/postgresql/17")
 _CONF = "/etc/postgresql/17/main/conf.d/messwarte.conf"
 PSQL = "runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1"
 _UNIT = "postgresql@17-main.service"
@@ -84,7 +85,10 @@ def component(plan: Plan) -> Component | None:
             "/etc/postgresql/17/main/start.conf": "start.conf",
             f"/etc/systemd/system/{_UNIT}.d/messwarte.conf": "drop-in.conf",
         },
-        folders={"/etc/postgresql/17/main/conf.d": "755 postgres:postgres", f"{_DATA}": "700 postgres:postgres"},
+        folders={
+            **dict.fromkeys(("/etc/postgresql/17/main/conf.d", *_ABOVE_DATA), "755 postgres:postgres"),
+            _DATA: "700 postgres:postgres",
+        },
         # The unit template is enabled by Debian's postgresql.service and its generator.
         units=(
             Unit(_UNIT, reload_for=(*plain, *(file.path for file in tls)), enable=False),

@@ -46,7 +46,8 @@ def component(plan: Plan) -> Component | None:
             *(gate.scraper(plan) if plan.topology.exposed else ()),
         ),
         links={"/etc/systemd/system/prometheus.service.d/messwarte.conf": "drop-in.conf"},
-        folders={"/var/lib/prometheus/metrics2": "755 prometheus:prometheus"},
+        # Whoever could write in the outer one could exchange the inner ones.
+        folders=dict.fromkeys(("/var/lib/prometheus", "/var/lib/prometheus/metrics2"), "755 prometheus:prometheus"),
         units=(Unit("prometheus.service", reload_for=("prometheus.yml", *rule_paths)),),
         validate=("promtool check config prometheus.yml",),
         ready=(

@@ -185,7 +185,8 @@ ROWS = {
         "test -e /opt/messwarte/mine/kept && test -e /opt/messwarte/own/.kept",
     ),
     "folders": Row(
-        "chmod 775 /etc/messwarte; chmod 777 /var/lib/redis /etc/messwarte/erp; chown redis /var/lib/messwarte",
+        "chmod 775 /etc/messwarte; chown redis /var/lib/messwarte; "
+        "chmod 777 /var/lib/redis /etc/messwarte/erp /var/lib/prometheus /var/lib/postgresql",
         {
             "erp": ["/etc/messwarte/erp is 777 root:root instead of 755 root:root"],
             "journal": [
@@ -193,9 +194,12 @@ ROWS = {
                 "/var/lib/messwarte is 700 redis:root instead of 700 root:root",
             ],
             "redis": ["/var/lib/redis is 777 redis:redis instead of 750 redis:redis"],
+            "prometheus": ["/var/lib/prometheus is 777 prometheus:prometheus instead of 755 prometheus:prometheus"],
+            "postgresql": ["/var/lib/postgresql is 777 postgres:postgres instead of 755 postgres:postgres"],
         },
-        'test "$(stat -c %a%U /etc/messwarte /var/lib/redis /var/lib/messwarte /etc/messwarte/erp | xargs)" '
-        "= '755root 750redis 700root 755root'",
+        'test "$(stat -c %a%U /etc/messwarte /var/lib/redis /var/lib/messwarte /etc/messwarte/erp '
+        '/var/lib/prometheus /var/lib/postgresql | xargs)" '
+        "= '755root 750redis 700root 755root 755prometheus 755postgres'",
     ),
     "limits of the journal": Row(
         "cd /etc/systemd/journald.conf.d; touch /root/precious; "
