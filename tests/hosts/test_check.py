@@ -210,7 +210,7 @@ def test_earlier_configuration_that_was_changed_is_not_returned_to(changed: Stac
         assert _verb(changed.lab, settings=settings).returncode == 0
     home = "/etc/messwarte/redis"
     current = machine.succeed(f"readlink -f {home}/current").strip()
-    earlier = machine.succeed(f"ls -dt {home}/[0-9a-f]*").split()
+    earlier = machine.succeed(f"ls -dt {home}/????????????????").split()
     before = next(path for path in earlier if path != current)
     machine.succeed(f"chmod 644 {before}/monitor_password; mkdir {home}/notes; echo mine > {home}/notes/mine")
     said = f"{before}/monitor_password (mode 644 instead of 600)"
