@@ -18,8 +18,7 @@ from typing import Any
 from deploy.host import generations, notes, packages, units
 from deploy.host.system import ApplyError, enabled_by, must, unit_files, unit_states
 
-# Where a deploy writes.
-_PLACES = (notes.ETC, notes.NOTES, notes.APPS, Path("/run/lock"), Path("/tmp"))  # noqa: S108 - others write there
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def main(spec: dict[str, Any]) -> None:
@@ -38,8 +37,14 @@ def main(spec: dict[str, Any]) -> None:
     except ApplyError as error:
         sys.exit(f"{spec['name']}: {error}")
     except OSError as error:
-        full = [place for place in _PLACES if error.errno == errno.ENOSPC and not shutil.disk_usage(place).free]
-        sys.exit(f"{spec['name']}: {error}{' below ' if full else ''}{', '.join(map(str, full))}")
+        sys.exit(f"{spec['name']}: {error}{_where_full(spec['name']) if error.errno in _FULL else ''}")
+
+
+def _where_full(name: str) -> str:
+    """Say which of the folders in which a deploy writes have no room left, as Linux itself does not."""
+    places = (notes.ETC / name, notes.NOTES, notes.APPS, Path("/var/lib/dpkg"), Path("/tmp"))  # noqa: S108 - others do
+    full = [str(place) for place in places if place.exists() and not shutil.disk_usage(place).free]
+    return f" below {', '.join(full)}" if full else ""
 
 
 def _apply(spec: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -73,5 +74,22 @@ def test_one_broken_file_harms_nothing(stack: Stack, broken: str, words: str, re
     after = _processes(machine)
     assert after.keys() == before.keys()
     assert {unit for unit in after if after[unit] != before[unit]} <= set(restarted)
+    again = stack.deploy()
+    assert (again.status, again.changed, again.failed) == (0, {}, {}), again.said
+
+
+def test_disk_that_fills_on_the_way_harms_nothing(stack: Stack, tmp_path: Path) -> None:
+    """What a component's files are written to is full: that is said, with the place, and all goes on as before."""
+    machine, home = stack.machine, "/etc/messwarte/redis"
+    machine.succeed(
+        f"cp -a {home} /root/redis; mount -t tmpfs -o size=64k,mode=755 small {home}; cp -a /root/redis/. {home}",
+        f"! dd if=/dev/zero of={home}/filling bs=1k",
+    )
+    before = _processes(machine)
+    run = stack.deploy(stack.settings(tmp_path, redis={"memory": "99MB"}))
+    assert run.status != 0
+    assert f"redis: [Errno 28] No space left on device below {home}" in run.said
+    assert _processes(machine) == before
+    machine.succeed(f"umount {home}; rm -r /root/redis")
     again = stack.deploy()
     assert (again.status, again.changed, again.failed) == (0, {}, {}), again.said
