@@ -16,7 +16,7 @@ _INSTALLED = re.compile(
     r"^Package: (\S+)\n(?:(?:Essential|Protected): .*\n)*Status: \S+ \S+ (?:installed|triggers-\w+)$", re.MULTILINE
 )
 
-# Where units are, of which the host's people and we know.
+# Where units are put by the host's people and by us.
 UNITS = Path("/etc/systemd/system")
 _PACKAGED = "usr/lib/systemd/system/"
 
@@ -100,10 +100,7 @@ def look_at_units(units: list[str]) -> dict[str, tuple[str, list[str]]]:
 
 def enabled_by(unit: str) -> list[str]:
     """Return what starts a unit at a boot because it is enabled, such as multi-user.target."""
-    folders = {path.parent for path in UNITS.glob(f"*.wants/{unit}")} | {
-        path.parent for path in UNITS.glob(f"*.requires/{unit}")
-    }
-    return sorted(folder.name for folder in folders)
+    return sorted(path.parent.name for kind in ("wants", "requires") for path in UNITS.glob(f"*.{kind}/{unit}"))
 
 
 def not_as_packaged(paths: Iterable[str]) -> dict[str, str]:
@@ -115,7 +112,7 @@ def not_as_packaged(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _md5(path: str) -> str:
-    """Return the hash by which dpkg knows a file; who wants to hide may find another file that has it."""
+    """Return the hash by which dpkg knows a file."""
     return hashlib.md5(Path(path).read_bytes(), usedforsecurity=False).hexdigest()
 
 
