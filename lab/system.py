@@ -24,6 +24,8 @@ _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 INSTALLING = Path("/run/lock/messwarte-packages")
 # A program started with this ends with the process that waits for it, also when that is killed.
 BOUND = ("setpriv", "--pdeathsig", "KILL", "--")
+# Seconds. A process that is killed while it starts a program leaves its locks to that program until its exec.
+_UNTIL_EXEC = 2.0
 Progress = Callable[[str], None]
 
 
@@ -76,15 +78,19 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float, interva
 
 @contextlib.contextmanager
 def locked(path: Path, *, shared: bool = False, busy: str | None = None) -> Iterator[None]:
-    """Hold a lock; while another process holds it, wait, or with `busy` raise LabError of that text."""
+    """Hold a lock; while another process holds it, wait, or with `busy` raise LabError of that text after a moment."""
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0)
+    deadline = time.monotonic() + _UNTIL_EXEC
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError), path.open("a") as handle:
             try:
                 fcntl.flock(handle, kind)
             except BlockingIOError as error:
-                raise LabError(busy) from error
+                if time.monotonic() > deadline:
+                    raise LabError(busy) from error
+                time.sleep(0.05)
+                continue
             # The holder before us may have deleted the file, and a lock on a deleted file excludes nobody.
             if _is_file(path, handle.fileno()):
                 yield

@@ -1,10 +1,12 @@
 """The lab's parts that need neither root nor hosts: names, subnets, parsing, locks, and what errors say."""
 
+import fcntl
 import ipaddress
 import json
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -177,6 +179,18 @@ def test_what_is_missing_without_apt_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(shutil, "which", lambda *_args, **_options: None)
     with pytest.raises(LabError, match=r"debootstrap .*nftables .*systemd-container"):
         lab.system.require(lambda _line: None)
+
+
+def test_lock_of_a_killed_process_is_free_at_its_childs_exec(tmp_path: Path) -> None:
+    """A process killed between fork and exec leaves its lock for a moment, which is not "another command at work"."""
+    path = tmp_path / "lock"
+    holding = path.open("a")
+    fcntl.flock(holding, fcntl.LOCK_EX)
+    exec_of_the_child = threading.Timer(0.3, holding.close)
+    exec_of_the_child.start()
+    with lab.system.locked(path, busy="someone"):
+        assert holding.closed
+    exec_of_the_child.join()
 
 
 def test_busy_lock_and_lock_on_a_deleted_file(tmp_path: Path) -> None:
