@@ -14,7 +14,7 @@ from settings.certificates import HostCertificate
 
 @dataclass(frozen=True)
 class HostFacts:
-    """Facts of a host: memory and free space (by path) in bytes, clock in seconds since 1970.
+    """Facts of a host: memory in bytes, free bytes and inodes by path, clock in seconds since 1970.
 
     `listeners` are address, TCP port, program and systemd unit of what listens, `applied` the components whose deploy
     was begun.
@@ -26,7 +26,7 @@ class HostFacts:
     debian: str
     root: bool
     clock: float
-    free: dict[str, int]
+    free: dict[str, tuple[int, int | None]]
     listeners: tuple[tuple[str, int, str, str], ...]
     applied: list[str]
     grafana_there: bool

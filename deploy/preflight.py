@@ -9,8 +9,8 @@ from settings.values import size_bytes
 
 _RELEASE = "debian 13"
 _MEMORY = 512 * 2**20
-# Where a first deploy writes, and how much it may need there; later ones make do with a tenth.
-_FREE = {"/etc": 20 * 2**20, "/opt": 1024 * 2**20, "/var/lib": 1024 * 2**20, "/var/cache/apt": 300 * 2**20}
+# Where a first deploy writes, and how many MB and inodes it may need there; later ones make do with a tenth.
+_FREE = {"/etc": (20, 2000), "/opt": (1024, 25_000), "/var/lib": (1024, 5000), "/var/cache/apt": (300, 500)}
 _CLOCK_SECONDS = 60
 _EVERY_ADDRESS = ("0.0.0.0", "::", "*")  # noqa: S104  read, not bound
 
@@ -24,18 +24,26 @@ def host_findings(facts: HostFacts) -> list[str]:
         found.append("commands do not run as root; log in as root, or set `_sudo` in the inventory")
     if facts.memory < _MEMORY:
         found.append(f"it has {facts.memory // 2**20} MB of memory; {_MEMORY // 2**20} MB is the least")
-    part = 10 if facts.applied else 1
-    found += [
-        f"{path} has {facts.free[path] // 2**20} MB free; a deploy may need {least // part // 2**20} MB there"
-        for path, least in _FREE.items()
-        if facts.free[path] < least // part
-    ]
+    found += _space_findings(facts)
     ahead = facts.clock - time.time()
     if abs(ahead) > _CLOCK_SECONDS:
         found.append(
             f"its clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's; "
             "certificates, samples and alerts need the right time"
         )
+    return found
+
+
+def _space_findings(facts: HostFacts) -> list[str]:
+    part = 10 if facts.applied else 1
+    found = []
+    for path, needed in _FREE.items():
+        megabytes, inodes = (least // part for least in needed)
+        free, free_inodes = facts.free[path]
+        if free < megabytes * 2**20:
+            found.append(f"{path} has {free // 2**20} MB free; a deploy may need {megabytes} MB there")
+        if free_inodes is not None and free_inodes < inodes:
+            found.append(f"{path} has {free_inodes} inodes free (df -i); a deploy may need {inodes} there")
     return found
 
 

@@ -14,6 +14,7 @@ Mode = Annotated[Literal["deployed", "off"], _Off]
 ServerMode = Annotated[Literal["deployed", "existing", "off"], _Off]
 ErpMode = Annotated[Literal["demo", "existing", "off"], _Off]
 Duration = Annotated[str, AfterValidator(values.duration)]
+Retention = Annotated[str, AfterValidator(values.retention)]
 Size = Annotated[str, AfterValidator(values.size)]
 Url = Annotated[str, AfterValidator(values.url)]
 HostPort = Annotated[str, AfterValidator(values.host_port)]
@@ -177,7 +178,7 @@ class Prometheus(Strict):
     existing: Existing | None = Field(
         default=None, description="Where it is, with `mode: existing`: our Grafana asks it."
     )
-    retention_time: Duration = Field(default="90d", description="Samples older than this are deleted.")
+    retention_time: Retention = Field(default="90d", description="Samples older than this are deleted.")
     retention_size: Size = Field(default="20GB", description="Oldest samples go when the data grows over this.")
 
 

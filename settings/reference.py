@@ -27,6 +27,7 @@ the run before any host is touched. Durations are `250ms`, `15s`, `5m`, `12h`, `
 _TABLE = "\n| Setting | Type | Default | Meaning |\n|---|---|---|---|\n"
 _KINDS = {
     values.duration: "duration",
+    values.retention: "duration, at least `2h`",
     values.size: "size",
     values.url: "URL",
     values.host_port: "`host:port`",

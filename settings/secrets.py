@@ -88,7 +88,7 @@ class Secrets:
         """Return secrets that only the operator can give. Raises SecretsError that names all that are missing."""
         missing = [
             f"{self.path}: the secret `{name}` is missing ({KNOWN[name].purpose}); add a line `{name}: ...`, "
-            f"or run: ./messwarte secrets set {name}"
+            f"or run: ./messwarte secrets set {name} --inventory INVENTORY"
             for name in names
             if not self._values.get(name)
         ]

@@ -49,6 +49,13 @@ def seconds(value: str) -> float:
     return int(match[1]) * _SECONDS[match[2]] if match else 0
 
 
+def retention(value: str) -> str:
+    """Accept a duration that holds the block of two hours in which Prometheus keeps samples, and deletes them."""
+    if seconds(value) < 7200:
+        raise ValueError("must be at least `2h`")
+    return value
+
+
 def size(value: str) -> str:
     """Accept `512MB`, `8GB`, `1TB` (powers of 1024, as PostgreSQL reads them)."""
     if not _SIZE.fullmatch(value):

@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -18,6 +17,12 @@ def reachable(url: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def free(path: str) -> tuple[int, int | None]:
+    """Return the bytes and the inodes that a folder has left; None where its filesystem does not count inodes."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
 
 
 def listeners() -> list[tuple[str, int, str, str]]:
@@ -53,7 +58,7 @@ def main(url: str) -> None:
         "debian": f"{release.get('ID', '')} {release.get('VERSION_ID', '')}".strip(),
         "root": os.geteuid() == 0,
         "clock": time.time(),
-        "free": {path: shutil.disk_usage(path).free for path in ("/etc", "/opt", "/var/lib", "/var/cache/apt")},
+        "free": {path: free(path) for path in ("/etc", "/opt", "/var/lib", "/var/cache/apt")},
         "listeners": listeners(),
         "applied": sorted(path.name for path in Path("/etc/messwarte").glob("*/")),
         "grafana_there": Path("/etc/messwarte/grafana").is_dir(),

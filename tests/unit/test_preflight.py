@@ -21,7 +21,7 @@ GOOD = HostFacts(
     debian="debian 13",
     root=True,
     clock=0,
-    free=dict.fromkeys(("/etc", "/opt", "/var/lib", "/var/cache/apt"), 50 * 2**30),
+    free=dict.fromkeys(("/etc", "/opt", "/var/lib", "/var/cache/apt"), (50 * 2**30, 10**6)),
     listeners=(),
     applied=[],
     grafana_there=False,
@@ -47,10 +47,14 @@ def test_a_good_host_passes() -> None:
         ({"debian": ""}, "it runs an unknown system"),
         ({"root": False}, "commands do not run as root"),
         ({"memory": 300 * 2**20}, "it has 300 MB of memory; 512 MB is the least"),
-        ({"free": GOOD.free | {"/var/lib": 99 * 2**20}}, "/var/lib has 99 MB free; a deploy may need 1024 MB there"),
+        ({"free": GOOD.free | {"/var/lib": (99 * 2**20, None)}}, "/var/lib has 99 MB free; a deploy may need 1024 MB there"),
         (
-            {"applied": ["redis"], "free": GOOD.free | {"/opt": 2**20, "/etc": 3 * 2**20}},
+            {"applied": ["redis"], "free": GOOD.free | {"/opt": (2**20, 10**6), "/etc": (3 * 2**20, 200)}},
             "/opt has 1 MB free; a deploy may need 102 MB there",
+        ),
+        (
+            {"free": GOOD.free | {"/opt": (2**40, 24_999)}},
+            r"/opt has 24999 inodes free \(df -i\); a deploy may need 25000 there",
         ),
         ({"clock": 3600}, r"its clock is (3600|3599) s ahead of this machine's"),
         ({"clock": -90}, r"its clock is (90|91) s behind this machine's"),
@@ -62,7 +66,7 @@ def test_what_is_wrong_with_a_host_is_said(changes: dict[str, object], words: st
 
 
 def test_everything_is_said_at_once() -> None:
-    assert len(_findings(debian="", root=False, memory=1, free=dict.fromkeys(GOOD.free, 0), clock=-3600)) == 8
+    assert len(_findings(debian="", root=False, memory=1, free=dict.fromkeys(GOOD.free, (0, 0)), clock=-3600)) == 12
 
 
 def test_memory_that_a_host_does_not_have_is_said(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def _refusal(folder: Path, text: str) -> str:
         ),
         ("redis: {mode: existing, existing: {}}", "redis.existing.address: Field required"),
         ("prometheus: {retention_time: ninety days}", "prometheus.retention_time: must be a duration"),
+        ("prometheus: {retention_time: 1ms}", "prometheus.retention_time: must be at least `2h` (given: '1ms')"),
         ("alertmanager: {email: {smarthost: 'mail:25'}}", "alertmanager.email.sender: Field required"),
         (
             "alertmanager: {email: {smarthost: 'm:25', sender: a@b, recipients: [nobody]}}",
