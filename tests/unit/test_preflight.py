@@ -47,7 +47,10 @@ def test_a_good_host_passes() -> None:
         ({"debian": ""}, "it runs an unknown system"),
         ({"root": False}, "commands do not run as root"),
         ({"memory": 300 * 2**20}, "it has 300 MB of memory; 512 MB is the least"),
-        ({"free": GOOD.free | {"/var/lib": (99 * 2**20, None)}}, "/var/lib has 99 MB free; a deploy may need 1024 MB there"),
+        (
+            {"free": GOOD.free | {"/var/lib": (99 * 2**20, None)}},
+            "/var/lib has 99 MB free; a deploy may need 1024 MB there",
+        ),
         (
             {"applied": ["redis"], "free": GOOD.free | {"/opt": (2**20, 10**6), "/etc": (3 * 2**20, 200)}},
             "/opt has 1 MB free; a deploy may need 102 MB there",
