@@ -4,11 +4,12 @@ import base64
 import contextlib
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from deploy.host import notes
-from deploy.host.system import ApplyError, must
+from deploy.host.system import ApplyError, Look, look_at_units, must
 
 # Beside the one that runs.
 _KEPT = 2
@@ -53,7 +54,24 @@ def changed(old: dict[str, Any] | None, previous: Path | None, staged: Path) -> 
     if any(notes.fingerprint(Path(path)) != old["files"][path] for path in old["links"]):
         return None
     names = {str(path.relative_to(root)) for root in (previous, staged) for path in root.rglob("*") if path.is_file()}
-    return {name for name in names if notes.fingerprint(previous / name) != notes.fingerprint(staged / name)}
+    late = {str(Path(path).relative_to(old["generation"])) for path in unread(old, look_at_units(list(old["units"])))}
+    return late | {name for name in names if notes.fingerprint(previous / name) != notes.fingerprint(staged / name)}
+
+
+def unread(note: dict[str, Any], units: Mapping[str, Look]) -> dict[str, str]:
+    """Return the files of a generation that were changed and put back, and a unit that has read no file since."""
+    running = {unit: units[unit].moment for unit in note["units"] if units[unit].state.startswith("active/")}
+    unit = min(running, key=running.__getitem__, default=None)
+    if unit is None:
+        return {}
+    since = max(running[unit], float(note["applied"]))
+    late = {path: wanted for path, wanted in own(note).items() if Path(path).is_file() and _moment(path) > since}
+    return {path: unit for path, wanted in late.items() if not notes.difference(Path(path), wanted)}
+
+
+def _moment(path: str) -> float:
+    """Return when a file was changed, in seconds since 1970; unlike what `ls` shows, no program sets this back."""
+    return Path(path).stat().st_ctime
 
 
 def keep(staged: Path, generation: Path) -> Path:

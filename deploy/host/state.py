@@ -22,7 +22,7 @@ class Look:
         commands = {command for note in begun if probing for command, _ in note.get("probes", {}).values()}
         self._probes = {command: pool.submit(notes.probe, command) for command in commands}
         names = {unit for note in begun for key in ("units", "unit_files", "masked") for unit in note.get(key, ())}
-        self._units = look_at_units(sorted(names))
+        self.units = look_at_units(sorted(names))
 
     def probe(self, command: str) -> list[str]:
         """Return the lines that a probe prints."""
@@ -30,16 +30,18 @@ class Look:
 
     def state(self, unit: str) -> str:
         """Return `ActiveState/UnitFileState` of a unit."""
-        return self._units[unit][0]
+        return self.units[unit].state
 
     def files(self, unit: str) -> list[str]:
         """Return the files that define a unit."""
-        return self._units[unit][1]
+        return self.units[unit].files
 
 
 def drift(note: dict[str, Any], look: Look) -> list[str]:
     """Return what no longer is as the note says."""
     found = generations.damage(note)
+    for path, unit in generations.unread(note, look.units).items():
+        found.append(f"{path} was changed after {unit} had read it")
     others = note["files"].keys() - generations.own(note).keys()
     found += notes.differences({path: note["files"][path] for path in sorted(others)})
     for path, wanted in note.get("folders", {}).items():

@@ -8,8 +8,10 @@ import shlex
 import subprocess
 import tempfile
 import textwrap
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 # A paragraph of dpkg's records; one that waits for triggers works already.
 _INSTALLED = re.compile(
@@ -22,6 +24,8 @@ _PACKAGED = "usr/lib/systemd/system/"
 
 # Properties of a unit.
 _STATE, _FILES = ("ActiveState", "UnitFileState"), ("FragmentPath", "DropInPaths")
+# In microseconds since the boot.
+_MOMENT = "StateChangeTimestampMonotonic"
 
 
 class ApplyError(Exception):
@@ -92,10 +96,22 @@ def files_of(unit: str, shown: dict[str, str]) -> list[str]:
     return [path for path in paths if Path(path).parent.name != f"{unit.rpartition('.')[2]}.d"]
 
 
-def look_at_units(units: list[str]) -> dict[str, tuple[str, list[str]]]:
-    """Return each unit's state, and the files that define it; asked for in one call, however many they are."""
-    shown = show_all(units, *_STATE, *_FILES)
-    return {unit: (state_of(fields), files_of(unit, fields)) for unit, fields in shown.items()}
+class Look(NamedTuple):
+    """A unit's state, the files that define it, and when it last began, ended or was reloaded (seconds since 1970)."""
+
+    state: str
+    files: list[str]
+    moment: float
+
+
+def look_at_units(units: list[str]) -> dict[str, Look]:
+    """Return how units are; asked for in one call, however many they are."""
+    shown = show_all(units, *_STATE, *_FILES, _MOMENT)
+    booted = time.time() - time.monotonic()
+    return {
+        unit: Look(state_of(fields), files_of(unit, fields), booted + int(fields[_MOMENT] or 0) / 1e6)
+        for unit, fields in shown.items()
+    }
 
 
 def enabled_by(unit: str) -> list[str]:

@@ -75,7 +75,7 @@ def component(plan: Plan) -> Component | None:
             File("drop-in.conf", render(f"{_T}/drop-in.conf.j2", bin=_BIN, backup=values["backup"])),
             File("overrides.sql", render(f"{_T}/overrides.sql.j2", settings=_SETTINGS, conf=_CONF, data=_DATA)),
             *tls,
-            File("probe.sql", render(f"{_T}/probe.sql.j2", settings=_SETTINGS, conf=_CONF, current=_CURRENT)),
+            File("probe.sql", render(f"{_T}/probe.sql.j2", settings=_SETTINGS, conf=_CONF)),
             File("start.conf", "auto\n"),
             File("check.conf", "include '/etc/postgresql/17/main/postgresql.conf'\ninclude 'messwarte.conf'\n"),
         ),

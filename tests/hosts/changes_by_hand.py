@@ -6,6 +6,10 @@ _CURL = "curl -fsS -o /dev/null -u admin:$(cat /etc/messwarte/grafana/current/cr
 _JSON = "-H 'Content-Type: application/json'"
 _USERS = "sqlite3.connect('/var/lib/grafana/grafana.db').execute(\\\"SELECT id FROM user WHERE login = 'viewer'\\\")"
 _VIEWER = f'$(python3 -c "import sqlite3; print({_USERS}.fetchone()[0])")'
+_REDIS = (
+    "REDISCLI_AUTH=$(cat /etc/messwarte/redis/current/monitor_password) "
+    "redis-cli --user messwarte_monitor --no-auth-warning"
+)
 _OPT, _ETC = "/opt/messwarte/{}/current", "/etc/messwarte/{}/current"
 # Lets in the user nobody: owner, a user, group, mask and others, each with rights and number.
 _ACL = (
@@ -16,6 +20,21 @@ _ACL = (
 
 
 ROWS = {
+    # Before another row changes who may send a signal to whom.
+    "configuration that a daemon has reloaded, and nobody sees": Row(
+        f"f={_ETC.format('prometheus')}/prometheus.yml; cp $f /root/kept; "
+        "sed -i 's/^  scrape_interval: .*/  scrape_interval: 59s/' $f; systemctl reload prometheus; sleep 2; "
+        "cat /root/kept > $f; curl -fsS http://127.0.0.1:9090/api/v1/status/config | grep 'scrape_interval: 59s'",
+        {"prometheus": ["/etc/messwarte/prometheus/*/prometheus.yml was changed after prometheus.service had read it"]},
+        "! curl -fsS http://127.0.0.1:9090/api/v1/status/config | grep 'scrape_interval: 59s'",
+    ),
+    "configuration that a daemon has started with, and nobody sees": Row(
+        f"f={_ETC.format('redis')}/redis.conf; cp $f /root/kept; sed -i 's/^maxmemory .*/maxmemory 60mb/' $f; "
+        f"systemctl restart redis-server; cat /root/kept > $f; {_REDIS} INFO memory | grep '^maxmemory:62914560'",
+        {"redis": ["/etc/messwarte/redis/*/redis.conf was changed after redis-server.service had read it"]},
+        f"! {_REDIS} INFO memory | grep '^maxmemory:62914560'",
+        "redis-server",
+    ),
     "files of a program": Row(
         f"cd -P {_OPT.format('tasks')}/erp_tasks; echo >> __init__.py; rm api.py; touch zz.py; chmod 666 __main__.py",
         {

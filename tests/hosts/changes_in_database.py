@@ -165,12 +165,4 @@ DATABASE = {
         "OR has_function_privilege('erp_app', 'pg_read_file(text)', 'EXECUTE') "
         "OR has_parameter_privilege('erp_app', 'log_statement', 'SET')\" | grep -qx f",
     ),
-    # The last of those that let the server read its files.
-    "line of pg_hba that the server has read, and nobody sees": Row(
-        f"f={_ETC.format('postgresql')}/pg_hba.conf; cp $f /root/hba; echo 'host all all all trust' >> $f; "
-        f"{_PSQL} -c 'SELECT pg_reload_conf()'; sleep 1.5; cat /root/hba > $f; "
-        "psql -h 127.0.0.1 -U postgres -w -c 'SELECT 1'",
-        {"postgresql": ["settings: now pg_hba.conf was changed after the server had read it"]},
-        "! psql -h 127.0.0.1 -U postgres -w -c 'SELECT 1'",
-    ),
 }

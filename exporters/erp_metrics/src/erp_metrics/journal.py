@@ -35,7 +35,7 @@ class Counter(Protocol):
 
 
 queries: deque[Query] = deque()
-_events: deque[Event] = deque()
+events: deque[Event] = deque()
 
 
 class _State:
@@ -48,8 +48,8 @@ class _State:
 
 def note(event: Event) -> None:
     """Append an event; never raises."""
-    _events.append(event)
-    if len(_events) >= BATCH:
+    events.append(event)
+    if len(events) >= BATCH:
         count_batch()
 
 
@@ -98,14 +98,14 @@ def restart() -> None:
 
 def _count() -> None:
     if _State.counter is not None:
-        _State.counter.count(queries, _events)
+        _State.counter.count(queries, events)
     else:
         _forget()
 
 
 def _forget() -> None:
     queries.clear()
-    _events.clear()
+    events.clear()
 
 
 def _regularly() -> None:
