@@ -30,7 +30,7 @@ def list_(inventory: str, lab: str) -> None:  # noqa: ARG001  the inventory read
     for name, moment in sorted(made.items()):
         purpose = KNOWN[name].purpose if name in KNOWN else ""
         print(f"{name:{width}}  {_age(moment):12}  {purpose}".rstrip())
-    print(f"{len(made)} secrets in {secrets.path}" if made else _none_yet(secrets))
+    print(f"{len(made)} secrets in {secrets.path}" if made else f"{secrets.path}: none yet; a deploy makes them")
 
 
 @command.command()
@@ -100,12 +100,8 @@ def authority(inventory: str, lab: str) -> None:  # noqa: ARG001
     if settings.network.certificates:
         raise click.UsageError(f"certificates are given: see ca.pem in {settings.network.certificates}")
     if "tls_authority" not in secrets.made():
-        raise click.ClickException(_none_yet(secrets))
+        raise click.ClickException(f"{secrets.path} has none yet; the first deploy makes it")
     print(certificates.authority(secrets), end="")
-
-
-def _none_yet(secrets: Secrets) -> str:
-    return f"{secrets.path} has none yet; the first deploy makes it"
 
 
 def _why_not(name: str, settings: Settings, secrets: Secrets) -> str:

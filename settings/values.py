@@ -50,7 +50,7 @@ def seconds(value: str) -> float:
 
 
 def retention(value: str) -> str:
-    """Accept a duration that holds the block of two hours in which Prometheus keeps samples, and deletes them."""
+    """Accept two hours or more: Prometheus deletes samples by blocks of two hours, and with less every one of them."""
     if seconds(value) < 7200:
         raise ValueError("must be at least `2h`")
     return value

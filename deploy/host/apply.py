@@ -43,8 +43,12 @@ def main(spec: dict[str, Any]) -> None:
 def _where_full(name: str) -> str:
     """Say which of the folders in which a deploy writes have no room left, as Linux itself does not."""
     places = (notes.ETC / name, notes.NOTES, notes.APPS, Path("/var/lib/dpkg"), Path("/tmp"))  # noqa: S108 - others do
-    full = [str(place) for place in places if place.exists() and not shutil.disk_usage(place).free]
+    full = [str(place) for place in places if place.exists() and _is_full(os.statvfs(place))]
     return f" below {', '.join(full)}" if full else ""
+
+
+def _is_full(found: os.statvfs_result) -> bool:
+    return not found.f_bavail or (found.f_files > 0 and not found.f_favail)
 
 
 def _apply(spec: dict[str, Any]) -> None:
@@ -198,6 +202,7 @@ def _note(spec: dict[str, Any], generation: Path) -> dict[str, Any]:
         "trees": _trees(spec),
         "users": {name: notes.account(name) for name in (line.split()[1] for line in spec["users"])},
         "units": units.wanted_states(spec["units"]),
+        "reload_for": {unit["name"]: unit["reload_for"] for unit in spec["units"]},
         "masked": units.masked(spec["idle"]),
         "probes": {name: [command, notes.probe(command)] for name, command in spec["probes"].items()},
         "all_units": [unit["name"] for unit in spec["units"]],

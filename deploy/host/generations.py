@@ -59,19 +59,28 @@ def changed(old: dict[str, Any] | None, previous: Path | None, staged: Path) -> 
 
 
 def unread(note: dict[str, Any], units: Mapping[str, Look]) -> dict[str, str]:
-    """Return the files of a generation that were changed and put back, and a unit that has read no file since."""
-    running = {unit: units[unit].moment for unit in note["units"] if units[unit].state.startswith("active/")}
-    unit = min(running, key=running.__getitem__, default=None)
-    if unit is None:
-        return {}
-    since = max(running[unit], float(note["applied"]))
-    late = {path: wanted for path, wanted in own(note).items() if Path(path).is_file() and _moment(path) > since}
-    return {path: unit for path, wanted in late.items() if not notes.difference(Path(path), wanted)}
+    """Return the files of a generation that were touched and are as they were, and a unit that runs since before that.
+
+    Told by their moment of change (ctime), which no program sets back; what the unit has read may have been another.
+    """
+    # What a timer starts reads its files each time.
+    started = [unit for unit, good in note["units"].items() if good.startswith("active/") and ".timer" not in unit]
+    running = [unit for unit in started if units[unit].state.startswith("active/")]
+    found = {}
+    for path, wanted in own(note).items():
+        file = Path(path)
+        touched = file.stat().st_ctime if file.is_file() else 0
+        if touched > note["applied"] and not notes.difference(file, wanted):
+            name = str(file.relative_to(note["generation"]))
+            for unit in running:
+                if touched > _read_at(name, note, unit, units[unit]):
+                    found[path] = unit
+    return found
 
 
-def _moment(path: str) -> float:
-    """Return when a file was changed, in seconds since 1970; unlike what `ls` shows, no program sets this back."""
-    return Path(path).stat().st_ctime
+def _read_at(name: str, note: dict[str, Any], unit: str, look: Look) -> float:
+    """Return when a unit has last read one of its component's files; earlier versions noted no `reload_for`."""
+    return max(look.began, look.reloaded if name in note.get("reload_for", {}).get(unit, ()) else 0)
 
 
 def keep(staged: Path, generation: Path) -> Path:

@@ -41,7 +41,7 @@ def drift(note: dict[str, Any], look: Look) -> list[str]:
     """Return what no longer is as the note says."""
     found = generations.damage(note)
     for path, unit in generations.unread(note, look.units).items():
-        found.append(f"{path} was changed after {unit} had read it")
+        found.append(f"{path} was touched after {unit} had read it")
     others = note["files"].keys() - generations.own(note).keys()
     found += notes.differences({path: note["files"][path] for path in sorted(others)})
     for path, wanted in note.get("folders", {}).items():

@@ -8,8 +8,8 @@ import shlex
 import subprocess
 import tempfile
 import textwrap
-import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +24,8 @@ _PACKAGED = "usr/lib/systemd/system/"
 
 # Properties of a unit.
 _STATE, _FILES = ("ActiveState", "UnitFileState"), ("FragmentPath", "DropInPaths")
-# In microseconds since the boot.
-_MOMENT = "StateChangeTimestampMonotonic"
+_MOMENTS = ("ExecMainStartTimestamp", "ActiveEnterTimestamp", "StateChangeTimestamp")
+_SHOWN_MOMENT = "%a %Y-%m-%d %H:%M:%S.%f UTC"
 
 
 class ApplyError(Exception):
@@ -66,7 +66,7 @@ def show_all(units: list[str], *properties: str) -> dict[str, dict[str, str]]:
     """Return properties of units, empty where they have none."""
     if not units:
         return {}
-    run = shell(f"systemctl show --property={','.join(('Id', *properties))} {' '.join(units)}")
+    run = shell(f"systemctl show --timestamp=us+utc --property={','.join(('Id', *properties))} {' '.join(units)}")
     found = {}
     for unit, block in zip(units, run.stdout.strip().split("\n\n"), strict=False):
         fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -97,21 +97,27 @@ def files_of(unit: str, shown: dict[str, str]) -> list[str]:
 
 
 class Look(NamedTuple):
-    """A unit's state, the files that define it, and when it last began, ended or was reloaded (seconds since 1970)."""
+    """A unit's state, the files that define it, and when it began and was last reloaded (seconds since 1970, or 0)."""
 
     state: str
     files: list[str]
-    moment: float
+    began: float
+    reloaded: float
 
 
 def look_at_units(units: list[str]) -> dict[str, Look]:
     """Return how units are; asked for in one call, however many they are."""
-    shown = show_all(units, *_STATE, *_FILES, _MOMENT)
-    booted = time.time() - time.monotonic()
-    return {
-        unit: Look(state_of(fields), files_of(unit, fields), booted + int(fields[_MOMENT] or 0) / 1e6)
-        for unit, fields in shown.items()
-    }
+    found = {}
+    for unit, fields in show_all(units, *_STATE, *_FILES, *_MOMENTS).items():
+        began, ready, changed = (_seconds(fields[name]) for name in _MOMENTS)
+        # What starts reads its files long before it is ready; a reload changes the state of what is.
+        found[unit] = Look(state_of(fields), files_of(unit, fields), began, changed if changed != ready else 0)
+    return found
+
+
+def _seconds(shown: str) -> float:
+    """Return a moment as systemd shows it in seconds since 1970; 0 where it never came."""
+    return datetime.strptime(shown, _SHOWN_MOMENT).replace(tzinfo=UTC).timestamp() if "UTC" in shown else 0
 
 
 def enabled_by(unit: str) -> list[str]:

@@ -25,13 +25,13 @@ ROWS = {
         f"f={_ETC.format('prometheus')}/prometheus.yml; cp $f /root/kept; "
         "sed -i 's/^  scrape_interval: .*/  scrape_interval: 59s/' $f; systemctl reload prometheus; sleep 2; "
         "cat /root/kept > $f; curl -fsS http://127.0.0.1:9090/api/v1/status/config | grep 'scrape_interval: 59s'",
-        {"prometheus": ["/etc/messwarte/prometheus/*/prometheus.yml was changed after prometheus.service had read it"]},
+        {"prometheus": ["/etc/messwarte/prometheus/*/prometheus.yml was touched after prometheus.service had read it"]},
         "! curl -fsS http://127.0.0.1:9090/api/v1/status/config | grep 'scrape_interval: 59s'",
     ),
     "configuration that a daemon has started with, and nobody sees": Row(
         f"f={_ETC.format('redis')}/redis.conf; cp $f /root/kept; sed -i 's/^maxmemory .*/maxmemory 60mb/' $f; "
         f"systemctl restart redis-server; cat /root/kept > $f; {_REDIS} INFO memory | grep '^maxmemory:62914560'",
-        {"redis": ["/etc/messwarte/redis/*/redis.conf was changed after redis-server.service had read it"]},
+        {"redis": ["/etc/messwarte/redis/*/redis.conf was touched after redis-server.service had read it"]},
         f"! {_REDIS} INFO memory | grep '^maxmemory:62914560'",
         "redis-server",
     ),

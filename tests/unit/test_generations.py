@@ -1,12 +1,14 @@
-"""A new generation's files name no other of it that is not there, wherever in a stack; what is missing is refused."""
+"""Generations: what a new one names and lacks is refused; what a unit has read otherwise than it is now is known."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.components import wanted
-from deploy.host import generations
-from deploy.host.system import ApplyError
+from deploy.host import generations, notes
+from deploy.host.system import ApplyError, Look
 from deploy.plan import HostFacts, Plan
 from deploy.topology import GROUPS, Topology, node
 from settings import Secrets, Settings
@@ -60,3 +62,58 @@ def test_file_that_is_named_and_missing_is_said(tmp_path: Path) -> None:
         generations.resolve("erp", staged)
     (staged / "password").write_text("secret")
     generations.resolve("erp", staged)
+
+
+def _touched(folder: Path, state: str = "active/enabled", unit: str = "a.service") -> dict[str, Any]:
+    """Return the note of a generation whose files were touched after it was applied."""
+    generation = _generation(folder, {"reloaded.conf": "", "started.conf": ""})
+    files = {str(path): notes.fingerprint(path) for path in generation.iterdir()}
+    return {
+        "generation": str(generation),
+        "applied": time.time() - 3600,
+        "links": {},
+        "files": files,
+        "units": {unit: state},
+        "reload_for": {unit: ["reloaded.conf"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("began", "reloaded", "unread"),
+    [
+        (-7200, 0, {"reloaded.conf", "started.conf"}),
+        (-7200, -1800, {"reloaded.conf", "started.conf"}),
+        (-7200, 60, {"started.conf"}),
+        (60, 0, set()),
+    ],
+)
+def test_file_that_was_touched_after_its_unit_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: float, reloaded: float, unread: set[str]
+) -> None:
+    """It counts as changed, so that its unit reads it anew, until a start, or a reload where that is enough."""
+    note = _touched(tmp_path)
+    now = time.time()
+    units = {"a.service": Look("active/enabled", [], now + began, now + reloaded if reloaded else 0)}
+    assert generations.unread(note, units) == {str(tmp_path / name): "a.service" for name in unread}
+    monkeypatch.setattr(generations, "look_at_units", lambda _units: units)
+    assert generations.changed(note, tmp_path, tmp_path) == unread
+
+
+@pytest.mark.parametrize(
+    ("unit", "good", "state"),
+    [
+        ("a.service", "active/enabled", "inactive/enabled"),
+        ("a.service", "/enabled", "active/enabled"),
+        ("a.timer", "active/enabled", "active/enabled"),
+    ],
+)
+def test_unit_that_has_read_nothing(tmp_path: Path, unit: str, good: str, state: str) -> None:
+    """One that is down, that is enabled only, and a timer, whose programs read their files each time."""
+    note = _touched(tmp_path, good, unit)
+    assert generations.unread(note, {unit: Look(state, [], 0, 0)}) == {}
+
+
+def test_files_as_they_were_applied_are_read_by_whatever_runs(tmp_path: Path) -> None:
+    """A deploy writes all files anew, and leaves alone a unit none of whose files it changed."""
+    note = _touched(tmp_path) | {"applied": time.time() + 1}
+    assert generations.unread(note, {"a.service": Look("active/enabled", [], 0, 0)}) == {}
