@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.host import notes
-from deploy.host.system import ApplyError, Look, look_at_units, must
+from deploy.host.system import ApplyError, FoundUnit, look_at_units, must
 
 # Beside the one that runs.
 _KEPT = 2
@@ -58,7 +58,7 @@ def changed(old: dict[str, Any] | None, previous: Path | None, staged: Path) -> 
     return late | {name for name in names if notes.fingerprint(previous / name) != notes.fingerprint(staged / name)}
 
 
-def unread(note: dict[str, Any], units: Mapping[str, Look]) -> dict[str, str]:
+def unread(note: dict[str, Any], units: Mapping[str, FoundUnit]) -> dict[str, str]:
     """Return the files of a generation that were touched and are as they were, and a unit that runs since before that.
 
     Told by their moment of change (ctime), which no program sets back; what the unit has read may have been another.
@@ -78,9 +78,9 @@ def unread(note: dict[str, Any], units: Mapping[str, Look]) -> dict[str, str]:
     return found
 
 
-def _read_at(name: str, note: dict[str, Any], unit: str, look: Look) -> float:
+def _read_at(name: str, note: dict[str, Any], unit: str, found: FoundUnit) -> float:
     """Return when a unit has last read one of its component's files; earlier versions noted no `reload_for`."""
-    return max(look.began, look.reloaded if name in note.get("reload_for", {}).get(unit, ()) else 0)
+    return max(found.began, found.reloaded if name in note.get("reload_for", {}).get(unit, ()) else 0)
 
 
 def keep(staged: Path, generation: Path) -> Path:

@@ -24,6 +24,7 @@ _PACKAGED = "usr/lib/systemd/system/"
 
 # Properties of a unit.
 _STATE, _FILES = ("ActiveState", "UnitFileState"), ("FragmentPath", "DropInPaths")
+# When a program of it was started, when it was ready, and when it last changed between ready, reloading and down.
 _MOMENTS = ("ExecMainStartTimestamp", "ActiveEnterTimestamp", "StateChangeTimestamp")
 _SHOWN_MOMENT = "%a %Y-%m-%d %H:%M:%S.%f UTC"
 
@@ -96,7 +97,7 @@ def files_of(unit: str, shown: dict[str, str]) -> list[str]:
     return [path for path in paths if Path(path).parent.name != f"{unit.rpartition('.')[2]}.d"]
 
 
-class Look(NamedTuple):
+class FoundUnit(NamedTuple):
     """A unit's state, the files that define it, and when it began and was last reloaded (seconds since 1970, or 0)."""
 
     state: str
@@ -105,13 +106,13 @@ class Look(NamedTuple):
     reloaded: float
 
 
-def look_at_units(units: list[str]) -> dict[str, Look]:
+def look_at_units(units: list[str]) -> dict[str, FoundUnit]:
     """Return how units are; asked for in one call, however many they are."""
     found = {}
     for unit, fields in show_all(units, *_STATE, *_FILES, *_MOMENTS).items():
         began, ready, changed = (_seconds(fields[name]) for name in _MOMENTS)
         # What starts reads its files long before it is ready; a reload changes the state of what is.
-        found[unit] = Look(state_of(fields), files_of(unit, fields), began, changed if changed != ready else 0)
+        found[unit] = FoundUnit(state_of(fields), files_of(unit, fields), began, changed if changed != ready else 0)
     return found
 
 

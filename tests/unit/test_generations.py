@@ -8,7 +8,7 @@ import pytest
 
 from deploy.components import wanted
 from deploy.host import generations, notes
-from deploy.host.system import ApplyError, Look
+from deploy.host.system import ApplyError, FoundUnit
 from deploy.plan import HostFacts, Plan
 from deploy.topology import GROUPS, Topology, node
 from settings import Secrets, Settings
@@ -93,7 +93,7 @@ def test_file_that_was_touched_after_its_unit_read_it(
     """It counts as changed, so that its unit reads it anew, until a start, or a reload where that is enough."""
     note = _touched(tmp_path)
     now = time.time()
-    units = {"a.service": Look("active/enabled", [], now + began, now + reloaded if reloaded else 0)}
+    units = {"a.service": FoundUnit("active/enabled", [], now + began, now + reloaded if reloaded else 0)}
     assert generations.unread(note, units) == {str(tmp_path / name): "a.service" for name in unread}
     monkeypatch.setattr(generations, "look_at_units", lambda _units: units)
     assert generations.changed(note, tmp_path, tmp_path) == unread
@@ -110,10 +110,10 @@ def test_file_that_was_touched_after_its_unit_read_it(
 def test_unit_that_has_read_nothing(tmp_path: Path, unit: str, good: str, state: str) -> None:
     """One that is down, that is enabled only, and a timer, whose programs read their files each time."""
     note = _touched(tmp_path, good, unit)
-    assert generations.unread(note, {unit: Look(state, [], 0, 0)}) == {}
+    assert generations.unread(note, {unit: FoundUnit(state, [], 0, 0)}) == {}
 
 
 def test_files_as_they_were_applied_are_read_by_whatever_runs(tmp_path: Path) -> None:
     """A deploy writes all files anew, and leaves alone a unit none of whose files it changed."""
     note = _touched(tmp_path) | {"applied": time.time() + 1}
-    assert generations.unread(note, {"a.service": Look("active/enabled", [], 0, 0)}) == {}
+    assert generations.unread(note, {"a.service": FoundUnit("active/enabled", [], 0, 0)}) == {}
