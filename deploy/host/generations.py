@@ -64,8 +64,12 @@ def unread(note: dict[str, Any], units: Mapping[str, FoundUnit]) -> dict[str, st
     Told by their moment of change (ctime), which no program sets back; what the unit has read may have been another.
     """
     # What a timer starts reads its files each time.
-    started = [unit for unit, good in note["units"].items() if good.startswith("active/") and ".timer" not in unit]
-    running = [unit for unit in started if units[unit].state.startswith("active/")]
+    reading = [unit for unit in note["units"] if not unit.endswith(".timer")]
+    running = [
+        unit
+        for unit in reading
+        if note["units"][unit].startswith("active/") and units[unit].state.startswith("active/")
+    ]
     found = {}
     for path, wanted in own(note).items():
         file = Path(path)
