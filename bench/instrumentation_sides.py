@@ -1,18 +1,19 @@
-"""One side of `bench instrumentation`: a process that measures with one library, and works when it is told to.
+"""A process of `bench instrumentation`: the same work without any library and with each, in turns.
 
-It runs in the peers' environment, with erp_metrics on its path, and imports nothing else of ours. It reads from its
-standard input how many operations to do, and answers with the CPU time of one in microseconds; at `check` with whether
-its numbers show what it did, at `put off` with what one operation costs erp_metrics when its numbers are shown.
-Libraries are used as their own pages say.
+It runs in the peers' environment, with erp_metrics on its path, and imports nothing else of ours. It prints one JSON
+object: of every side the CPU time of one operation in microseconds, turn by turn. Libraries are used as their own pages
+say.
 """
 
 import asyncio
 import importlib
+import json
 import os
+import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import psycopg_pool
@@ -24,7 +25,9 @@ QUERY = "/* name: lookup */ SELECT relname FROM pg_class WHERE oid = %s"
 _OID = 1259
 _NUMBERS = 2000
 _ROUTES = 20
-_WARM_UP = 10
+# A batch of erp_metrics' queries, and four of its requests. Before each turn, the interpreter has to see what it calls now a few dozen times.
+_TURN = 512
+_WARM_UP = 128
 
 Work = Callable[[int], Awaitable[None]]
 
@@ -115,19 +118,19 @@ def _clock(_app: FastAPI) -> None:
     """Read the clock before and after, and do nothing with it: whoever measures queries in Python pays this."""
     plain, plain_async = psycopg.Cursor.execute, psycopg.AsyncCursor.execute
 
-    def execute(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def execute(self: Any, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None) -> Any:
         started = time.perf_counter()
-        try:
-            return plain(self, query, *args, **kwargs)
-        finally:
-            time.perf_counter() - started
+        result = plain(self, query, params, prepare=prepare, binary=binary)
+        time.perf_counter() - started
+        return result
 
-    async def execute_async(self: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+    async def execute_async(
+        self: Any, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None
+    ) -> Any:
         started = time.perf_counter()
-        try:
-            return await plain_async(self, query, *args, **kwargs)
-        finally:
-            time.perf_counter() - started
+        result = await plain_async(self, query, params, prepare=prepare, binary=binary)
+        time.perf_counter() - started
+        return result
 
     psycopg.Cursor.execute = execute  # type: ignore[method-assign]
     psycopg.AsyncCursor.execute = execute_async  # type: ignore[method-assign]
@@ -164,23 +167,32 @@ def _nothing(_app: FastAPI) -> None:
     pass
 
 
-REQUEST_SIDES: dict[str, Callable[[FastAPI], None]] = {
-    "plain": _nothing,
+_Install = Callable[[FastAPI], None]
+_PLAIN: dict[str, _Install] = {"plain": _nothing, "plain again": _nothing}
+_REQUESTS: dict[str, _Install] = {
+    **_PLAIN,
     "erp_metrics": _erp_metrics,
     "by hand": _minimum_requests,
     "starlette_exporter": _starlette_exporter,
     "instrumentator": _instrumentator,
     "opentelemetry": _opentelemetry,
 }
-QUERY_SIDES: dict[str, Callable[[FastAPI], None]] = {
-    "plain": _nothing,
+_QUERIES: dict[str, _Install] = {
+    **_PLAIN,
     "clock": _clock,
     "erp_metrics": _erp_metrics,
     "by hand": _minimum_queries,
     "opentelemetry": _opentelemetry_spans,
 }
-# Those that sum up several processes.
-MULTIPROCESS = ("erp_metrics", "by hand", "starlette_exporter", "instrumentator")
+# Those that do not sum up several processes.
+_ALONE = ("clock", "opentelemetry")
+# How the names of a library's metrics begin.
+_METRICS = {
+    "erp_metrics": "erp_",
+    "by hand": "hand_",
+    "starlette_exporter": "starlette_",
+    "instrumentator": "http_request",
+}
 
 
 async def _receive() -> dict[str, Any]:
@@ -192,7 +204,7 @@ async def _send(message: Any) -> None:
         raise RuntimeError(f"the application answers {message['status']}")
 
 
-def _requests(app: FastAPI, first: str) -> Work:
+def _ask(app: FastAPI, first: str) -> Work:
     paths = [f"/{first}/{number}" for number in range(_NUMBERS)]
 
     async def work(operations: int) -> None:
@@ -215,7 +227,11 @@ def _requests(app: FastAPI, first: str) -> Work:
     return work
 
 
-def _queries(dsn: str) -> Work:
+async def _requests(app: FastAPI, _dsn: str) -> Work:
+    return _ask(app, "artikel")
+
+
+async def _queries(_app: FastAPI, dsn: str) -> Work:
     connection = psycopg.connect(dsn, autocommit=True)
 
     async def work(operations: int) -> None:
@@ -225,7 +241,7 @@ def _queries(dsn: str) -> Work:
     return work
 
 
-async def _asyncio_queries(dsn: str) -> Work:
+async def _asyncio_queries(_app: FastAPI, dsn: str) -> Work:
     connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
 
     async def work(operations: int) -> None:
@@ -245,57 +261,102 @@ async def _pooled_requests(app: FastAPI, dsn: str) -> Work:
             await connection.execute(QUERY, (_OID,))
             return str(oid)
 
-    return _requests(app, "lookup")
+    return _ask(app, "lookup")
 
 
-def _shows() -> bool:
-    """Tell whether the numbers are there, as a scrape would see them."""
+class Kind(NamedTuple):
+    """A kind of work: what it is measured with, how it is done, and a label that only its own numbers have.
+
+    Work of an application is done by one that each side has for itself.
+    """
+
+    sides: dict[str, _Install]
+    work: Callable[[FastAPI, str], Awaitable[Work]]
+    label: str
+    of_application: bool
+
+
+KINDS = {
+    "request": Kind(_REQUESTS, _requests, "/artikel/{artikel_id}", of_application=True),
+    "query": Kind(_QUERIES, _queries, "lookup", of_application=False),
+    "asyncio query": Kind(_QUERIES, _asyncio_queries, "lookup", of_application=False),
+    "request with one query": Kind(
+        {**_PLAIN, "erp_metrics": _erp_metrics}, _pooled_requests, "/lookup/{oid}", of_application=True
+    ),
+}
+
+
+class _Patches:
+    """What libraries replace in psycopg, so that it can be put in for a turn and taken out again."""
+
+    def __init__(self) -> None:
+        modules = psycopg, psycopg_pool
+        classes = {one for module in modules for one in vars(module).values() if isinstance(one, type)}
+        self._owners = [*modules, *{base for one in classes for base in one.__mro__ if "psycopg" in base.__module__}]
+        self._original = self._all()
+
+    def made(self) -> dict[tuple[Any, str], Any]:
+        """Return what is another than it was."""
+        return {place: value for place, value in self._all().items() if value is not self._original.get(place)}
+
+    def put(self, patches: dict[tuple[Any, str], Any]) -> None:
+        """Have these in place, and no others. Raises KeyError where one has no original."""
+        for place in self.made():
+            setattr(*place, self._original[place])
+        for place, value in patches.items():
+            setattr(*place, value)
+
+    def _all(self) -> dict[tuple[Any, str], Any]:
+        return {(owner, name): value for owner in self._owners for name, value in vars(owner).items()}
+
+
+def _shown(side: str, label: str) -> bool:
+    """Tell whether a library's numbers are there, as a scrape would see them."""
     registry: CollectorRegistry = REGISTRY
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if directory:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
-    text = generate_latest(registry).decode()
-    wanted = ('"/artikel/{artikel_id}"', '"/lookup/{oid}"', '"lookup"')
-    lines = [line for line in text.splitlines() if any(one in line for one in wanted)]
-    return any(float(line.rpartition(" ")[2]) > 0 for line in lines if not line.startswith("#"))
+    lines = generate_latest(registry).decode().splitlines()
+    found = [line for line in lines if line.startswith(_METRICS[side]) and f'"{label}"' in line]
+    return any(float(line.rpartition(" ")[2]) > 0 for line in found)
 
 
-async def _main(kind: str, side: str, dsn: str) -> None:
-    app = _application()
-    (REQUEST_SIDES if "request" in kind else QUERY_SIDES)[side](app)
-    works: dict[str, Callable[[], Awaitable[Work]]] = {
-        "request": lambda: _done(_requests(app, "artikel")),
-        "query": lambda: _done(_queries(dsn)),
-        "asyncio query": lambda: _asyncio_queries(dsn),
-        "request with one query": lambda: _pooled_requests(app, dsn),
-    }
-    work = await works[kind]()
-    print("ready", flush=True)  # noqa: T201
-    for line in sys.stdin:
-        if line.strip() == "check":
-            print(_shows(), flush=True)  # noqa: T201
+async def _main(kind: Kind, dsn: str, rounds: int) -> dict[str, list[float]]:
+    several = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+    patches, works = _Patches(), {}
+    # One connection for all: each has another server process, and is a little quicker or slower for good.
+    shared = None if kind.of_application else await kind.work(_application(), dsn)
+    for name, install in kind.sides.items():
+        if several and name in _ALONE:
             continue
-        if line.strip() == "put off":
-            count_all = importlib.import_module("erp_metrics.journal").count_all
-            # What earlier turns put off is not these operations'.
+        app = _application()
+        install(app)
+        own = patches.made()
+        connects = any(attribute == "connect" for _, attribute in own)
+        works[name] = await kind.work(app, dsn) if shared is None or connects else shared, own
+        patches.put({})
+    # What erp_metrics puts off is part of what an operation costs.
+    count_all = importlib.import_module("erp_metrics.journal").count_all
+    times: dict[str, list[float]] = {name: [] for name in works}
+    order = list(works)
+    for _ in range(rounds):
+        random.shuffle(order)
+        for name in order:
+            work, own = works[name]
+            patches.put(own)
+            await work(_WARM_UP)
             count_all()
-            await work(_NUMBERS)
             begun = time.process_time()
-            count_all()
-            print((time.process_time() - begun) / _NUMBERS * 1e6, flush=True)  # noqa: T201
-            continue
-        operations = int(line)
-        # The caches are somebody else's by now.
-        await work(_WARM_UP)
-        begun = time.process_time()
-        await work(operations)
-        print((time.process_time() - begun) / operations * 1e6, flush=True)  # noqa: T201
-
-
-async def _done(work: Work) -> Work:
-    return work
+            await work(_TURN)
+            if name == "erp_metrics":
+                count_all()
+            times[name].append((time.process_time() - begun) / _TURN * 1e6)
+    unseen = [name for name in works if name in _METRICS and not _shown(name, kind.label)]
+    if unseen:
+        raise RuntimeError(f"nothing was measured by {', '.join(unseen)}")
+    return times
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:]))
+    print(json.dumps(asyncio.run(_main(KINDS[sys.argv[1]], sys.argv[2], int(sys.argv[3])))))  # noqa: T201

@@ -10,14 +10,14 @@ from psycopg import sql as composed
 
 import erp_metrics
 from erp_metrics import measure, sql
+from erp_metrics.context import block_of, current
 from erp_metrics.measure import Recorder
-from erp_metrics.names import current_block
 from tests.unit.erp_metrics_rig import Rig, rigged
 
 
 def name_of(recorder: Recorder, statement: Any) -> str | None:
     """Return the name that a statement counts under."""
-    series = recorder.series(statement, current_block.get())
+    series = recorder.series(statement, block_of(current.get()))
     return None if series is None else series.name
 
 

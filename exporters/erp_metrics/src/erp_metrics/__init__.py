@@ -6,7 +6,7 @@ from re import Pattern
 from types import MappingProxyType
 from typing import TypeVar, cast
 
-from erp_metrics.names import query
+from erp_metrics.context import query
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "instrument", "query"]

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter
 from typing import Any
 
-from erp_metrics import measure
+from erp_metrics.context import current
 from erp_metrics.faults import fails_open, log, report
-from erp_metrics.journal import BATCH, REQUEST, count_batch, count_regularly, events
+from erp_metrics.journal import MOST_OTHERS, count_batch, count_regularly, note_request, requests
 from erp_metrics.metrics import UNMATCHED, Metrics
 from erp_metrics.routes import RouteTable, routed
 
@@ -27,30 +27,39 @@ class HttpRequest:
     Its `scope` is None once it has ended.
     """
 
-    __slots__ = ("_key", "_route", "_send", "_started", "_status", "_table", "_template", "queries", "scope")
+    __slots__ = (
+        "_path",
+        "_root",
+        "_route",
+        "_send",
+        "_started",
+        "_status",
+        "_table",
+        "method",
+        "queries",
+        "scope",
+        "template",
+    )
 
     def __init__(self, table: RouteTable, scope: Scope, send: Send) -> None:
         self._table = table
         # Routing changes a scope; the template is looked up when the request is counted.
-        self._key = scope.get("method", ""), scope["path"], scope.get("root_path", "")
+        self.method: str = scope.get("method", "")
+        self._path = scope["path"]
+        self._root = scope.get("root_path", "")
         self.scope: Scope | None = scope
-        self._template: str | None = None
-        self._route: Any = None
+        self.template: str | None = None
         self._send = send
         self._status = 0
         self.queries = 0
         self._started = perf_counter()
 
-    @property
-    def template(self) -> str:
-        """Its route template."""
-        if self._template is None:
-            route = self._route if self.scope is None else self.scope.get("route")
-            # By its path only where it has to be: paths are many.
-            self._template = self._table.of(route) or self._table.template(*self._key)
-            if self._template is None:
-                return routed(route)
-        return self._template
+    def find_template(self) -> str:
+        """Return its route template, as far as can be told by now."""
+        route = self._route if self.scope is None else self.scope.get("route")
+        # By its path only where it has to be: paths are many.
+        self.template = self._table.of(route) or self._table.template(self.method, self._path, self._root)
+        return self.template or routed(route)
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send on what the application sends; the last part of the body ends the request."""
@@ -65,24 +74,22 @@ class HttpRequest:
         return self._send(message)
 
     async def _send_last(self, message: Message) -> None:
-        await self._send(message)
-        self._end(self._status)
-
-    def over(self, error: BaseException | None) -> None:
-        """End a request whose response was not completed."""
-        gone = isinstance(error, asyncio.CancelledError) or (error is None and self._status)
-        self._end(_GIVEN_UP if gone else _FAILED)
-
-    def _end(self, status: int) -> None:
         """Note the request, once; what runs on after it keeps its template, not its scope."""
+        await self._send(message)
         scope = self.scope
         if scope is not None:
             self._route, self.scope = scope.get("route"), None
-            if scope["type"] == "http":
-                # As `note` does, without calling it: the hot path.
-                events.append((REQUEST, self._key[0], status, self, perf_counter() - self._started, 0, None))
-                if len(events) >= BATCH:
-                    count_batch()
+            # As `note_request` does, without calling it: the hot path.
+            requests.append((self, self._status, perf_counter() - self._started))
+            if len(requests) >= MOST_OTHERS:
+                count_batch()
+
+    def over(self, scope: Scope, error: BaseException | None) -> None:
+        """End what was not completed by a response: a failed or abandoned request, or a WebSocket's connection."""
+        self._route, self.scope = scope.get("route"), None
+        if scope["type"] == "http":
+            gone = isinstance(error, asyncio.CancelledError) or (error is None and self._status)
+            note_request((self, _GIVEN_UP if gone else _FAILED, perf_counter() - self._started))
 
 
 class Middleware:
@@ -109,18 +116,18 @@ class Middleware:
             report("HttpRequest", fault)
             await self.app(scope, receive, send)
             return
-        token = measure.current_request.set(request)
+        token = current.set(request)
         try:
             await self.app(scope, receive, request.send if kind == "http" else send)
         except BaseException as error:
             if request.scope is not None:
-                request.over(error)
+                request.over(scope, error)
             raise
         else:
             if request.scope is not None:
-                request.over(None)
+                request.over(scope, None)
         finally:
-            measure.current_request.reset(token)
+            current.reset(token)
 
     def _after_startup(self, send: Send) -> Send:
         """Read the routes once the application has made them all."""

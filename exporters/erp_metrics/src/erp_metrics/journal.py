@@ -10,24 +10,27 @@ import threading
 from collections import deque
 from typing import Any, Protocol
 
+from erp_metrics.context import Context, Request
 from erp_metrics.faults import report
 
-# More would leave the processor's nearest cache, fewer would run cold code too often.
-BATCH = 32
+# How many wait to be counted. Fewer would run cold code too often, more would leave the processor's nearest cache; a
+# query's entry is short, the others hold on to requests and pools.
+MOST_QUERIES, MOST_OTHERS = 512, 128
 _SECONDS = 0.25
 
-# A query that ended: its statement, block, request, seconds and rows. Most entries are such ones: they are kept apart,
-# and short.
-Query = tuple[Any, str | None, Any, float, int]
+# A query that ended: its statement, what it was sent in, seconds and rows; a request: itself, status and seconds.
+# Most entries are such ones: they are kept apart, and short.
+Query = tuple[Any, Context, float, int]
+Answered = tuple[Request, int, float]
 # What else there is; what it has, Recorder says.
-RESULT, REQUEST, WAIT, WAITED, GOT, OUT, BACK = range(7)
+RESULT, WAIT, WAITED, GOT, OUT, BACK = range(6)
 Event = tuple[int, Any, Any, Any, float, int, str | None]
 
 
 class Counter(Protocol):
     """Who counts what was noted."""
 
-    def count(self, queries: deque[Query], events: deque[Event]) -> None:
+    def count(self, queries: deque[Query], requests: deque[Answered], events: deque[Event]) -> None:
         """Take entries away and count them; never raises."""
 
     def settle(self) -> None:
@@ -35,6 +38,7 @@ class Counter(Protocol):
 
 
 queries: deque[Query] = deque()
+requests: deque[Answered] = deque()
 events: deque[Event] = deque()
 
 
@@ -46,10 +50,24 @@ class _State:
     thread: threading.Thread | None = None
 
 
+def note_query(query: Query) -> None:
+    """Append a query; never raises."""
+    queries.append(query)
+    if len(queries) >= MOST_QUERIES:
+        count_batch()
+
+
+def note_request(request: Answered) -> None:
+    """Append a request; never raises."""
+    requests.append(request)
+    if len(requests) >= MOST_OTHERS:
+        count_batch()
+
+
 def note(event: Event) -> None:
     """Append an event; never raises."""
     events.append(event)
-    if len(events) >= BATCH:
+    if len(events) >= MOST_OTHERS:
         count_batch()
 
 
@@ -98,13 +116,14 @@ def restart() -> None:
 
 def _count() -> None:
     if _State.counter is not None:
-        _State.counter.count(queries, events)
+        _State.counter.count(queries, requests, events)
     else:
         _forget()
 
 
 def _forget() -> None:
     queries.clear()
+    requests.clear()
     events.clear()
 
 

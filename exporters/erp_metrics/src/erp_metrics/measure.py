@@ -2,17 +2,17 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar
 from re import Pattern
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from erp_metrics import journal, sql
 from erp_metrics.connections import Connections
+from erp_metrics.context import Block, block_of, current
 from erp_metrics.faults import fails_open, report
-from erp_metrics.journal import BATCH, REQUEST, RESULT, Event, Query, count_batch, note
+from erp_metrics.journal import RESULT, Answered, Event, Query, note, note_query
 from erp_metrics.metrics import Metrics
-from erp_metrics.names import BLOCK, OTHER, Names, current_block
+from erp_metrics.names import BLOCK, OTHER, Names
 from erp_metrics.sqlstate import class_of
 from erp_metrics.tallies import Series
 
@@ -24,28 +24,14 @@ _SHORTEST = 4
 _MOST_UNSETTLED = {False: 10_000, True: 256}
 
 
-class Request(Protocol):
-    """The request that is being answered, and how many queries it has sent."""
-
-    queries: int
-
-    @property
-    def template(self) -> str:
-        """Its route template."""
-
-
-current_request: ContextVar[Request | None] = ContextVar("erp_metrics_request", default=None)
-
-
 class Running:
     """A query under way whose end comes by another call; `elapsed` seconds were spent on it before `started`."""
 
-    __slots__ = ("block", "elapsed", "error", "request", "rows", "started", "statement")
+    __slots__ = ("context", "elapsed", "error", "rows", "started", "statement")
 
     def __init__(self, statement: Any) -> None:
         self.statement = statement
-        self.block = current_block.get()
-        self.request = current_request.get()
+        self.context = current.get()
         self.elapsed = 0.0
         self.rows = 0
         self.error: str | None = None
@@ -75,18 +61,18 @@ class Recorder:
         for name in (*self.names.known, OTHER):
             self.metrics.start_query(name)
 
-    def count(self, queries: deque[Query], events: deque[Event]) -> None:
+    def count(self, queries: deque[Query], requests: deque[Answered], events: deque[Event]) -> None:
         """Take what was noted, and count it; never raises."""
         with self.metrics.lock:
             # A request's end comes after its queries: those that are here by now are counted before it.
-            ended = len(events)
+            answered = len(requests)
             self._count_queries(queries)
-            for _ in range(ended):
+            self._count_requests(requests, answered)
+            for _ in range(len(events)):
                 try:
                     self._count(events.popleft())
                 except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
                     report("Recorder.count", fault)
-            self._unsettled += ended
         if self._unsettled > _MOST_UNSETTLED[self.metrics.shared]:
             self.settle()
 
@@ -104,10 +90,14 @@ class Recorder:
         take, known, no_endpoint = queries.popleft, self._by_text.get, self.metrics.no_endpoint
         ended = len(queries)
         for _ in range(ended):
-            statement, block, request, seconds, rows = take()
+            statement, context, seconds, rows = take()
             try:
-                series = known(statement) if block is None and type(statement) is str else None
-                series = series or self.series(statement, block)
+                if isinstance(context, Block):
+                    block, request = context
+                    series = self.series(statement, block)
+                else:
+                    request = context
+                    series = (known(statement) if type(statement) is str else None) or self.series(statement, None)
                 if series is None:
                     continue
                 series.seconds.append(seconds)
@@ -117,21 +107,31 @@ class Recorder:
                     no_endpoint.queries += 1
                 else:
                     request.queries += 1
-                    self.metrics.endpoint(request.template).queries += 1
+                    self.metrics.endpoint(request.template or request.find_template()).queries += 1
             except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
                 report("Recorder.count", fault)
         self._unsettled += ended
 
+    def _count_requests(self, requests: deque[Answered], answered: int) -> None:
+        """Count that many requests; as few calls as can be."""
+        take, count = requests.popleft, self.metrics.count_request
+        for _ in range(answered):
+            request, status, seconds = take()
+            try:
+                template = request.template or request.find_template()
+                count(template, request.method, status, seconds, request.queries)
+            except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
+                report("Recorder.count", fault)
+        self._unsettled += answered
+
     def _count(self, event: Event) -> None:
-        """Count a query's later result (statement, block), or a request (method, status, request).
+        """Count a query's later result (statement, block).
 
         Or what happened to a connection (pool, connection's id, how to ask for sizes, moment).
         """
-        kind, one, two, request, seconds, rows, error = event
-        if kind == REQUEST:
-            self.metrics.count_request(request.template, one, two, seconds, request.queries)
-        elif kind != RESULT:
-            self.connections.count(kind, one, two, request, seconds)
+        kind, one, two, sizes, seconds, rows, error = event
+        if kind != RESULT:
+            self.connections.count(kind, one, two, sizes, seconds)
         elif (series := self.series(one, two)) is not None:
             if rows > 0:
                 self.metrics.count_rows(series, rows)
@@ -188,20 +188,13 @@ def use(recorder: Recorder | None) -> None:
 
 def done(statement: Any, seconds: float, rows: int) -> None:
     """Note a statement that went well; never raises."""
-    ended((statement, current_block.get(), current_request.get(), seconds, rows))
+    note_query((statement, current.get(), seconds, rows))
 
 
 def failed(statement: Any, seconds: float, error: BaseException) -> None:
     """Note a statement that failed; never raises."""
     done(statement, seconds, 0)
-    came(statement, current_block.get(), 0, error)
-
-
-def ended(query: Query) -> None:
-    """Note a query's end; never raises."""
-    journal.queries.append(query)
-    if len(journal.queries) >= BATCH:
-        count_batch()
+    came(statement, block_of(current.get()), 0, error)
 
 
 @fails_open
@@ -231,10 +224,10 @@ def end(running: Running | None, error: BaseException | None = None) -> None:
     """Note a query's end, whether it went well or not."""
     if running is not None:
         seconds = running.elapsed + perf_counter() - running.started
-        ended((running.statement, running.block, running.request, seconds, running.rows))
+        note_query((running.statement, running.context, seconds, running.rows))
         kind = running.error if error is None else new_class(error)
         if kind is not None:
-            note((RESULT, running.statement, running.block, None, 0.0, 0, kind))
+            note((RESULT, running.statement, block_of(running.context), None, 0.0, 0, kind))
 
 
 @fails_open

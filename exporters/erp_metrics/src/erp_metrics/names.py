@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import NamedTuple
 
 from erp_metrics import sql
@@ -11,36 +9,6 @@ from erp_metrics import sql
 OTHER = sql.UNKNOWN
 BLOCK, COMMENT, DECLARED, DERIVED = "block", "comment", "declared", "derived"
 SOURCES = (BLOCK, COMMENT, DECLARED, DERIVED, OTHER)
-
-current_block: ContextVar[str | None] = ContextVar("erp_metrics_query", default=None)
-
-
-class query:  # noqa: N801 - reads as a verb: `with erp_metrics.query("artikel_suche"):`
-    """Name the queries of a block, in threads and tasks alike; usable with `with` and with `async with`."""
-
-    __slots__ = ("_name", "_token")
-
-    def __init__(self, name: str) -> None:
-        """Take the name; where an allow-list is set, one that is not on it counts as `other`."""
-        self._name = name
-        self._token: Token[str | None] | None = None
-
-    def __enter__(self) -> None:
-        self._token = current_block.set(self._name)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._token is not None:
-            current_block.reset(self._token)
-
-    async def __aenter__(self) -> None:
-        self.__enter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, trace)
 
 
 class Named(NamedTuple):

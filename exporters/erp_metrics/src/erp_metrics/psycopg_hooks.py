@@ -12,10 +12,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from erp_metrics import measure, psycopg_fetches
+from erp_metrics.context import block_of, current
 from erp_metrics.faults import fails_open
-from erp_metrics.journal import BATCH, count_batch, queries
+from erp_metrics.journal import MOST_QUERIES, count_batch, queries
 from erp_metrics.measure import done, failed
-from erp_metrics.names import current_block
 from erp_metrics.patching import replace
 
 _Method = Callable[..., Any]
@@ -44,7 +44,7 @@ def install() -> None:
 def _execute(original: _Method) -> _Method:
     # The hot path: no object, no context manager, no further function of Python (as `rowcount` would be), and psycopg's
     # own arguments by name: gathered and spread again, they would cost as much as the rest.
-    block_now, request_now = current_block.get, measure.current_request.get
+    context_now, noted = current.get, queries.append
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
@@ -59,8 +59,8 @@ def _execute(original: _Method) -> _Method:
                 raise
             seconds = perf_counter() - started
             rows = self._rowcount
-            queries.append((query, block_now(), request_now(), seconds, rows))
-            if len(queries) >= BATCH:
+            noted((query, context_now(), seconds, rows))
+            if len(queries) >= MOST_QUERIES:
                 count_batch()
             if rows < 0:
                 _queue(self, query)
@@ -78,8 +78,8 @@ def _execute(original: _Method) -> _Method:
             raise
         seconds = perf_counter() - started
         rows = self._rowcount
-        queries.append((query, block_now(), request_now(), seconds, rows))
-        if len(queries) >= BATCH:
+        noted((query, context_now(), seconds, rows))
+        if len(queries) >= MOST_QUERIES:
             count_batch()
         if rows < 0:
             _queue(self, query)
@@ -147,7 +147,7 @@ def _process(original: _Method) -> _Method:
 def _queue(cursor: Any, query: Any) -> None:
     """Remember whose the results of a pipeline are."""
     if cursor.connection.pgconn.pipeline_status:
-        _queued[cursor] = query, current_block.get()
+        _queued[cursor] = query, block_of(current.get())
 
 
 @fails_open
