@@ -25,7 +25,8 @@ QUERY = "/* name: lookup */ SELECT relname FROM pg_class WHERE oid = %s"
 _OID = 1259
 _NUMBERS = 2000
 _ROUTES = 20
-# A batch of erp_metrics' queries, and four of its requests. Before each turn, the interpreter has to see what it calls now a few dozen times.
+# A batch of erp_metrics' queries, and four of its requests. Before each turn, the interpreter has to see what it calls
+# now a few dozen times.
 _TURN = 512
 _WARM_UP = 128
 

@@ -78,6 +78,7 @@ def _still_works(app: Any) -> None:
         (routes.RouteTable, "build"),
         (routes.RouteTable, "template"),
         (asgi.HttpRequest, "__init__"),
+        (asgi.HttpRequest, "find_template"),
         (measure.Recorder, "_learn_text"),
         (measure.Recorder, "series"),
         (tallies.Series, "settle"),

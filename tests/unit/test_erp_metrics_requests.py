@@ -16,7 +16,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 import erp_metrics
-from erp_metrics import measure
+from erp_metrics import journal, measure
+from erp_metrics.journal import MOST_OTHERS, MOST_QUERIES
 from erp_metrics.routes import RouteTable
 from tests.unit.erp_metrics_rig import Rig, rigged
 
@@ -191,6 +192,52 @@ def test_a_request_is_over_for_whoever_made_it(rig: Rig) -> None:
 
     asyncio.run(both())
     assert rig.endpoints() == {"/x": 1, "none": 1}
+
+
+def test_a_block_names_its_requests_queries(rig: Rig) -> None:
+    """What a block names is its request's, in blocks of blocks too; a request within a block is not part of it."""
+
+    async def named(_request: Request) -> Response:
+        query()
+        with erp_metrics.query("outer"):
+            query()
+            with erp_metrics.query("inner"):
+                query()
+            await _call(inner, "/y")
+            query()
+        return await plain(_request)
+
+    inner = Starlette(routes=[Route("/y", plain)])
+    app = Starlette(routes=[Route("/x", named)])
+    for one in (inner, app):
+        erp_metrics.instrument(one)
+    get(app, "/x")
+    assert rig.endpoints() == {"/x": 5, "/y": 1}
+    assert rig.value("erp_http_request_db_queries_sum", endpoint="/x") == 5
+    assert {name: rig.queries()[name] for name in ("outer", "inner")} == {"outer": 2, "inner": 1}
+
+
+def test_what_waits_to_be_counted_is_never_more_than_a_batch(rig: Rig) -> None:
+    """Nobody asks for the numbers: what was noted is counted all the same; failed requests are as many."""
+
+    async def broken(_request: Request) -> Response:
+        raise RuntimeError("on purpose")
+
+    app = Starlette(routes=[Route("/x", plain), Route("/kaputt", broken)])
+    erp_metrics.instrument(app)
+    for path in ("/x", "/kaputt"):
+        get(app, *[path] * (MOST_OTHERS - 1))
+        assert len(journal.requests) == MOST_OTHERS - 1
+        get(app, path)
+        assert not journal.requests
+        assert not journal.queries
+    for _ in range(MOST_QUERIES - 1):
+        query()
+    assert len(journal.queries) == MOST_QUERIES - 1
+    query()
+    assert not journal.queries
+    assert rig.endpoints() == {"/x": MOST_OTHERS, "none": MOST_QUERIES}
+    assert rig.requests() == {("/x", "GET", "200"): MOST_OTHERS, ("/kaputt", "GET", "500"): MOST_OTHERS}
 
 
 def test_background_tasks_count_for_the_endpoint_but_not_into_its_duration(rig: Rig) -> None:
