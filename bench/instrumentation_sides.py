@@ -6,7 +6,10 @@ say.
 """
 
 import asyncio
+import functools
+import gc
 import importlib
+import itertools
 import json
 import os
 import random
@@ -25,8 +28,7 @@ QUERY = "/* name: lookup */ SELECT relname FROM pg_class WHERE oid = %s"
 _OID = 1259
 _NUMBERS = 2000
 _ROUTES = 20
-# A batch of erp_metrics' queries, and four of its requests. Before each turn, the interpreter has to see what it calls
-# now a few dozen times.
+# Before each turn, the interpreter has to see what it calls now a few dozen times.
 _TURN = 512
 _WARM_UP = 128
 
@@ -187,12 +189,12 @@ _QUERIES: dict[str, _Install] = {
 }
 # Those that do not sum up several processes.
 _ALONE = ("clock", "opentelemetry")
-# How the names of a library's metrics begin.
-_METRICS = {
-    "erp_metrics": "erp_",
-    "by hand": "hand_",
-    "starlette_exporter": "starlette_",
-    "instrumentator": "http_request",
+# A library's counters of requests and of queries.
+_COUNTERS = {
+    "erp_metrics": ("erp_http_requests_total{", "erp_db_query_count_total{"),
+    "by hand": ("hand_requests_total{", "hand_queries_total{"),
+    "starlette_exporter": ("starlette_requests_total{",),
+    "instrumentator": ("http_requests_total{",),
 }
 
 
@@ -206,11 +208,10 @@ async def _send(message: Any) -> None:
 
 
 def _ask(app: FastAPI, first: str) -> Work:
-    paths = [f"/{first}/{number}" for number in range(_NUMBERS)]
+    paths = itertools.cycle([f"/{first}/{number}" for number in range(_NUMBERS)])
 
     async def work(operations: int) -> None:
-        for number in range(operations):
-            path = paths[number % _NUMBERS]
+        for path in itertools.islice(paths, operations):
             scope = {
                 "type": "http",
                 "asgi": {"version": "3.0"},
@@ -252,8 +253,13 @@ async def _asyncio_queries(_app: FastAPI, dsn: str) -> Work:
     return work
 
 
+@functools.cache
+def _pool(dsn: str) -> psycopg_pool.AsyncConnectionPool:
+    return psycopg_pool.AsyncConnectionPool(dsn, kwargs={"autocommit": True}, min_size=1, open=False)
+
+
 async def _pooled_requests(app: FastAPI, dsn: str) -> Work:
-    pool = psycopg_pool.AsyncConnectionPool(dsn, kwargs={"autocommit": True}, min_size=1, open=False)
+    pool = _pool(dsn)
     await pool.open()
 
     @app.get("/lookup/{oid}")
@@ -311,22 +317,23 @@ class _Patches:
         return {(owner, name): value for owner in self._owners for name, value in vars(owner).items()}
 
 
-def _shown(side: str, label: str) -> bool:
-    """Tell whether a library's numbers are there, as a scrape would see them."""
+def _counted(side: str, label: str) -> float:
+    """Return how many operations a library's own counters tell, as a scrape would see them."""
     registry: CollectorRegistry = REGISTRY
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if directory:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]
     lines = generate_latest(registry).decode().splitlines()
-    found = [line for line in lines if line.startswith(_METRICS[side]) and f'"{label}"' in line]
-    return any(float(line.rpartition(" ")[2]) > 0 for line in found)
+    found = [line for line in lines if line.startswith(_COUNTERS[side]) and f'"{label}"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
 async def _main(kind: Kind, dsn: str, rounds: int) -> dict[str, list[float]]:
     several = "PROMETHEUS_MULTIPROC_DIR" in os.environ
     patches, works = _Patches(), {}
-    # One connection for all: each has another server process, and is a little quicker or slower for good.
+    # One connection for all that do not connect by themselves: each has another server process, and is a little quicker
+    # or slower for good.
     shared = None if kind.of_application else await kind.work(_application(), dsn)
     for name, install in kind.sides.items():
         if several and name in _ALONE:
@@ -337,25 +344,31 @@ async def _main(kind: Kind, dsn: str, rounds: int) -> dict[str, list[float]]:
         connects = any(attribute == "connect" for _, attribute in own)
         works[name] = await kind.work(app, dsn) if shared is None or connects else shared, own
         patches.put({})
-    # What erp_metrics puts off is part of what an operation costs.
-    count_all = importlib.import_module("erp_metrics.journal").count_all
+    journal = importlib.import_module("erp_metrics.journal")
+    if _TURN % journal.BATCH:
+        raise RuntimeError(f"a turn of {_TURN} is not made of batches of {journal.BATCH}")
     times: dict[str, list[float]] = {name: [] for name in works}
     order = list(works)
+    gc.freeze()
     for _ in range(rounds):
         random.shuffle(order)
         for name in order:
             work, own = works[name]
             patches.put(own)
             await work(_WARM_UP)
-            count_all()
+            # Nobody has to clear away, or to count, what others did.
+            journal.count_all()
+            gc.collect()
             begun = time.process_time()
             await work(_TURN)
             if name == "erp_metrics":
-                count_all()
+                journal.count_all()
             times[name].append((time.process_time() - begun) / _TURN * 1e6)
-    unseen = [name for name in works if name in _METRICS and not _shown(name, kind.label)]
-    if unseen:
-        raise RuntimeError(f"nothing was measured by {', '.join(unseen)}")
+    done = rounds * (_WARM_UP + _TURN)
+    for name in _COUNTERS.keys() & works.keys():
+        counted = _counted(name, kind.label)
+        if counted != done:
+            raise RuntimeError(f"{name} counted {counted} of {done} operations")
     return times
 
 

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 
 import erp_metrics
 from erp_metrics import journal, measure
-from erp_metrics.journal import MOST_OTHERS, MOST_QUERIES
+from erp_metrics.journal import BATCH
 from erp_metrics.routes import RouteTable
 from tests.unit.erp_metrics_rig import Rig, rigged
 
@@ -195,9 +195,9 @@ def test_a_request_is_over_for_whoever_made_it(rig: Rig) -> None:
 
 
 def test_a_block_names_its_requests_queries(rig: Rig) -> None:
-    """What a block names is its request's, in blocks of blocks too; a request within a block is not part of it."""
+    """What a block names is its request's, in blocks of blocks too, and in requests that begin in it."""
 
-    async def named(_request: Request) -> Response:
+    async def named(request: Request) -> Response:
         query()
         with erp_metrics.query("outer"):
             query()
@@ -205,7 +205,7 @@ def test_a_block_names_its_requests_queries(rig: Rig) -> None:
                 query()
             await _call(inner, "/y")
             query()
-        return await plain(_request)
+        return await plain(request)
 
     inner = Starlette(routes=[Route("/y", plain)])
     app = Starlette(routes=[Route("/x", named)])
@@ -214,30 +214,84 @@ def test_a_block_names_its_requests_queries(rig: Rig) -> None:
     get(app, "/x")
     assert rig.endpoints() == {"/x": 5, "/y": 1}
     assert rig.value("erp_http_request_db_queries_sum", endpoint="/x") == 5
-    assert {name: rig.queries()[name] for name in ("outer", "inner")} == {"outer": 2, "inner": 1}
+    assert rig.queries() == {"outer": 3, "inner": 1, "select": 2}
+
+
+def test_a_block_may_be_left_anywhere(rig: Rig) -> None:
+    """In another context than it was entered in, after its request, by several at once: nothing is raised."""
+    block = erp_metrics.query("rows")
+
+    def rows() -> Iterator[str]:
+        # Starlette takes each step of it in a thread, and in a copy of the context.
+        with block, block:
+            yield query()
+            yield query()
+
+    async def stream(_request: Request) -> Response:
+        return StreamingResponse(rows())
+
+    async def kept(_request: Request) -> Response:
+        block.__enter__()
+        return PlainTextResponse(query())
+
+    app = Starlette(routes=[Route("/x", stream), Route("/kept", kept)])
+    erp_metrics.instrument(app)
+
+    async def afterwards() -> None:
+        await _call(app, "/kept")
+        block.__exit__(None, None, None)
+        query()
+
+    assert [answer.text for answer in get(app, "/x", "/x")] == ["okok"] * 2
+    asyncio.run(afterwards())
+    assert rig.endpoints() == {"/x": 4, "/kept": 1, "none": 1}
 
 
 def test_what_waits_to_be_counted_is_never_more_than_a_batch(rig: Rig) -> None:
-    """Nobody asks for the numbers: what was noted is counted all the same; failed requests are as many."""
+    """Nobody asks for the numbers: what was noted is counted all the same, and what lasted long at once."""
 
     async def broken(_request: Request) -> Response:
         raise RuntimeError("on purpose")
 
-    app = Starlette(routes=[Route("/x", plain), Route("/kaputt", broken)])
+    async def nothing(_request: Request) -> Response:
+        return PlainTextResponse("")
+
+    app = Starlette(routes=[Route("/x", nothing), Route("/kaputt", broken)])
     erp_metrics.instrument(app)
     for path in ("/x", "/kaputt"):
-        get(app, *[path] * (MOST_OTHERS - 1))
-        assert len(journal.requests) == MOST_OTHERS - 1
-        get(app, path)
-        assert not journal.requests
-        assert not journal.queries
-    for _ in range(MOST_QUERIES - 1):
+        get(app, *[path] * (BATCH - 1))
+        assert len(journal.ended) < BATCH
+    for _ in range(BATCH):
         query()
-    assert len(journal.queries) == MOST_QUERIES - 1
-    query()
-    assert not journal.queries
-    assert rig.endpoints() == {"/x": MOST_OTHERS, "none": MOST_QUERIES}
-    assert rig.requests() == {("/x", "GET", "200"): MOST_OTHERS, ("/kaputt", "GET", "500"): MOST_OTHERS}
+    assert len(journal.ended) < BATCH
+    measure.done("SELECT pg_sleep(1)", 1, 1)
+    assert not journal.ended
+    assert rig.endpoints() == {"none": BATCH + 1}
+    assert rig.requests() == {("/x", "GET", "200"): BATCH - 1, ("/kaputt", "GET", "500"): BATCH - 1}
+
+
+def test_a_request_ends_once(rig: Rig) -> None:
+    """With its last part, however many come; one that cannot be sent is no answer, and the error is the server's."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(2):
+            await send({"type": "http.response.body"})
+
+    async def refuse(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            raise ConnectionResetError
+
+    async def accept(_message: Any) -> None:
+        pass
+
+    wrapped = erp_metrics.instrument(app)
+    scope = {"type": "http", "method": "GET", "path": "/"}
+    asyncio.run(wrapped(scope, None, accept))
+    assert rig.requests() == {("unmatched", "GET", "200"): 1}
+    with pytest.raises(ConnectionResetError):
+        asyncio.run(wrapped(scope, None, refuse))
+    assert rig.requests() == {("unmatched", "GET", "200"): 1, ("unmatched", "GET", "500"): 1}
 
 
 def test_background_tasks_count_for_the_endpoint_but_not_into_its_duration(rig: Rig) -> None:
@@ -257,6 +311,21 @@ def test_background_tasks_count_for_the_endpoint_but_not_into_its_duration(rig: 
     get(app, "/bericht", method="POST")
     assert seen == [1]
     assert rig.endpoints() == {"/bericht": 1}
+
+
+def test_queries_of_background_tasks_are_none_of_their_request(rig: Rig) -> None:
+    """Whether or not the request has been counted by then: nobody asks for the numbers in between."""
+    app = FastAPI()
+    erp_metrics.instrument(app)
+
+    @app.post("/bericht")
+    async def report(tasks: BackgroundTasks) -> str:
+        tasks.add_task(query)
+        return query()
+
+    get(app, "/bericht", method="POST")
+    assert rig.endpoints() == {"/bericht": 2}
+    assert rig.value("erp_http_request_db_queries_sum", endpoint="/bericht") == 1
 
 
 def test_a_streamed_response_lasts_until_its_last_part(rig: Rig) -> None:

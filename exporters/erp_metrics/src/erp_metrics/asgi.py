@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter
 from typing import Any
 
-from erp_metrics.context import current
+from erp_metrics.context import Block, current
 from erp_metrics.faults import fails_open, log, report
-from erp_metrics.journal import MOST_OTHERS, count_batch, count_regularly, note_request, requests
+from erp_metrics.journal import ANSWERED, BATCH, count_batch, count_regularly, ended, note_end
 from erp_metrics.metrics import UNMATCHED, Metrics
 from erp_metrics.routes import RouteTable, routed
 
@@ -21,6 +21,10 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 _FAILED, _GIVEN_UP = 500, 499
 
 
+async def _send_nothing(_message: Message) -> None:
+    raise RuntimeError("the application has returned: its response is over")
+
+
 class HttpRequest:
     """One request or connection; measured until its last byte was sent, background tasks not included.
 
@@ -31,13 +35,13 @@ class HttpRequest:
         "_path",
         "_root",
         "_route",
-        "_send",
         "_started",
         "_status",
         "_table",
         "method",
         "queries",
         "scope",
+        "send_on",
         "template",
     )
 
@@ -49,14 +53,15 @@ class HttpRequest:
         self._root = scope.get("root_path", "")
         self.scope: Scope | None = scope
         self.template: str | None = None
-        self._send = send
+        self.send_on = send
         self._status = 0
         self.queries = 0
         self._started = perf_counter()
 
     def find_template(self) -> str:
         """Return its route template, as far as can be told by now."""
-        route = self._route if self.scope is None else self.scope.get("route")
+        scope = self.scope
+        route = self._route if scope is None else scope.get("route")
         # By its path only where it has to be: paths are many.
         self.template = self._table.of(route) or self._table.template(self.method, self._path, self._root)
         return self.template or routed(route)
@@ -71,25 +76,28 @@ class HttpRequest:
                 return self._send_last(message)
         except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
             report("HttpRequest.send", fault)
-        return self._send(message)
+        return self.send_on(message)
 
     async def _send_last(self, message: Message) -> None:
-        """Note the request, once; what runs on after it keeps its template, not its scope."""
-        await self._send(message)
+        await self.send_on(message)
+        scope = self.scope
+        if scope is not None:
+            # What runs on after it keeps its template, not its scope.
+            self._route, self.scope = scope.get("route"), None
+            # As `note_end` does, without calling it: the hot path.
+            ended.append((ANSWERED, self, perf_counter() - self._started, self._status))
+            if len(ended) >= BATCH:
+                count_batch()
+
+    @fails_open
+    def over(self, kind: str, error: BaseException | None) -> None:
+        """End what no response has completed: a failed or abandoned request, or a WebSocket's connection."""
         scope = self.scope
         if scope is not None:
             self._route, self.scope = scope.get("route"), None
-            # As `note_request` does, without calling it: the hot path.
-            requests.append((self, self._status, perf_counter() - self._started))
-            if len(requests) >= MOST_OTHERS:
-                count_batch()
-
-    def over(self, scope: Scope, error: BaseException | None) -> None:
-        """End what was not completed by a response: a failed or abandoned request, or a WebSocket's connection."""
-        self._route, self.scope = scope.get("route"), None
-        if scope["type"] == "http":
-            gone = isinstance(error, asyncio.CancelledError) or (error is None and self._status)
-            note_request((self, _GIVEN_UP if gone else _FAILED, perf_counter() - self._started))
+            if kind == "http":
+                gone = isinstance(error, asyncio.CancelledError) or (error is None and self._status)
+                note_end((ANSWERED, self, perf_counter() - self._started, _GIVEN_UP if gone else _FAILED))
 
 
 class Middleware:
@@ -116,18 +124,21 @@ class Middleware:
             report("HttpRequest", fault)
             await self.app(scope, receive, send)
             return
-        token = current.set(request)
+        outer = current.get()
+        token = current.set(Block(outer.by, request) if isinstance(outer, Block) else request)
         try:
             await self.app(scope, receive, request.send if kind == "http" else send)
         except BaseException as error:
             if request.scope is not None:
-                request.over(scope, error)
+                request.over(kind, error)
             raise
         else:
             if request.scope is not None:
-                request.over(scope, None)
+                request.over(kind, None)
         finally:
             current.reset(token)
+            # It waits to be counted, and the server's `send` holds the connection.
+            request.send_on = _send_nothing
 
     def _after_startup(self, send: Send) -> Send:
         """Read the routes once the application has made them all."""

@@ -1,6 +1,6 @@
 """What a query is sent in: a request, a block that names it, or both."""
 
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
@@ -19,37 +19,39 @@ class Request(Protocol):
 
 
 class Block(NamedTuple):
-    """A block that names its queries, and the request that it is part of."""
+    """A block that names its queries, the request that it is part of, and what it is in."""
 
-    name: str
+    by: "query"
     request: Request | None
+    outer: "Context" = None
 
 
 Context = Request | Block | None
 
-# One variable for both: each one that a query has to read costs it a tenth of all that measuring costs.
+# One variable for all: reading a second one would cost a query much of what measuring it costs.
 current: ContextVar[Context] = ContextVar("erp_metrics", default=None)
 
 
 class query:  # noqa: N801 - reads as a verb: `with erp_metrics.query("artikel_suche"):`
-    """Name the queries of a block, in threads and tasks alike; usable with `with` and with `async with`."""
+    """Name the queries of a block, in threads and tasks alike; usable with `with` and with `async with`, and again."""
 
-    __slots__ = ("_name", "_token")
+    __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
         """Take the name; where an allow-list is set, one that is not on it counts as `other`."""
-        self._name = name
-        self._token: Token[Context] | None = None
+        self.name = name
 
     def __enter__(self) -> None:
-        context = current.get()
-        self._token = current.set(Block(self._name, context.request if isinstance(context, Block) else context))
+        outer = current.get()
+        current.set(Block(self, request_of(outer), outer))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._token is not None:
-            current.reset(self._token)
+        # No token: a generator may be left in another context than it was entered in, or after its request.
+        context = current.get()
+        if isinstance(context, Block) and context.by is self:
+            current.set(context.outer)
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -62,4 +64,9 @@ class query:  # noqa: N801 - reads as a verb: `with erp_metrics.query("artikel_s
 
 def block_of(context: Context) -> str | None:
     """Return the name that a block gives to its queries."""
-    return context.name if isinstance(context, Block) else None
+    return context.by.name if isinstance(context, Block) else None
+
+
+def request_of(context: Context) -> Request | None:
+    """Return the request that a query is part of."""
+    return context.request if isinstance(context, Block) else context

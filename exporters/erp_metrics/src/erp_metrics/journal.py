@@ -10,18 +10,18 @@ import threading
 from collections import deque
 from typing import Any, Protocol
 
-from erp_metrics.context import Context, Request
 from erp_metrics.faults import report
 
-# How many wait to be counted. Fewer would run cold code too often, more would leave the processor's nearest cache; a
-# query's entry is short, the others hold on to requests and pools.
-MOST_QUERIES, MOST_OTHERS = 512, 128
+# Fewer would run cold code too often, more would let the application wait too long.
+BATCH = 256
+# A query that took longer, in seconds, is counted at once, which is nothing beside it: its text may be long, too.
+LONG = 0.005
 _SECONDS = 0.25
 
-# A query that ended: its statement, what it was sent in, seconds and rows; a request: itself, status and seconds.
-# Most entries are such ones: they are kept apart, and short.
-Query = tuple[Any, Context, float, int]
-Answered = tuple[Request, int, float]
+# A query that ended: its statement, what it was sent in, seconds and rows. Or, where its queries end, a request:
+# ANSWERED, itself, seconds and status. Most entries are such ones: they are kept apart, and short.
+ANSWERED = object()
+Ended = tuple[Any, Any, float, int]
 # What else there is; what it has, Recorder says.
 RESULT, WAIT, WAITED, GOT, OUT, BACK = range(6)
 Event = tuple[int, Any, Any, Any, float, int, str | None]
@@ -30,15 +30,14 @@ Event = tuple[int, Any, Any, Any, float, int, str | None]
 class Counter(Protocol):
     """Who counts what was noted."""
 
-    def count(self, queries: deque[Query], requests: deque[Answered], events: deque[Event]) -> None:
+    def count(self, ended: deque[Ended], events: deque[Event]) -> None:
         """Take entries away and count them; never raises."""
 
     def settle(self) -> None:
         """Let what was counted be seen; never raises."""
 
 
-queries: deque[Query] = deque()
-requests: deque[Answered] = deque()
+ended: deque[Ended] = deque()
 events: deque[Event] = deque()
 
 
@@ -50,24 +49,17 @@ class _State:
     thread: threading.Thread | None = None
 
 
-def note_query(query: Query) -> None:
-    """Append a query; never raises."""
-    queries.append(query)
-    if len(queries) >= MOST_QUERIES:
-        count_batch()
-
-
-def note_request(request: Answered) -> None:
-    """Append a request; never raises."""
-    requests.append(request)
-    if len(requests) >= MOST_OTHERS:
+def note_end(entry: Ended) -> None:
+    """Append a query, or a request; never raises."""
+    ended.append(entry)
+    if len(ended) >= BATCH or entry[2] > LONG:
         count_batch()
 
 
 def note(event: Event) -> None:
     """Append an event; never raises."""
     events.append(event)
-    if len(events) >= MOST_OTHERS:
+    if len(events) >= BATCH:
         count_batch()
 
 
@@ -116,14 +108,13 @@ def restart() -> None:
 
 def _count() -> None:
     if _State.counter is not None:
-        _State.counter.count(queries, requests, events)
+        _State.counter.count(ended, events)
     else:
         _forget()
 
 
 def _forget() -> None:
-    queries.clear()
-    requests.clear()
+    ended.clear()
     events.clear()
 
 

@@ -10,7 +10,7 @@ from erp_metrics import journal, sql
 from erp_metrics.connections import Connections
 from erp_metrics.context import Block, block_of, current
 from erp_metrics.faults import fails_open, report
-from erp_metrics.journal import RESULT, Answered, Event, Query, note, note_query
+from erp_metrics.journal import ANSWERED, RESULT, Ended, Event, note, note_end
 from erp_metrics.metrics import Metrics
 from erp_metrics.names import BLOCK, OTHER, Names
 from erp_metrics.sqlstate import class_of
@@ -61,13 +61,10 @@ class Recorder:
         for name in (*self.names.known, OTHER):
             self.metrics.start_query(name)
 
-    def count(self, queries: deque[Query], requests: deque[Answered], events: deque[Event]) -> None:
+    def count(self, ended: deque[Ended], events: deque[Event]) -> None:
         """Take what was noted, and count it; never raises."""
         with self.metrics.lock:
-            # A request's end comes after its queries: those that are here by now are counted before it.
-            answered = len(requests)
-            self._count_queries(queries)
-            self._count_requests(requests, answered)
+            self._count_ended(ended)
             for _ in range(len(events)):
                 try:
                     self._count(events.popleft())
@@ -85,44 +82,34 @@ class Recorder:
             # Nobody else can ask this process's pools when the metrics are shown.
             self.connections.refresh()
 
-    def _count_queries(self, queries: deque[Query]) -> None:
-        """Count queries; as few calls as can be."""
-        take, known, no_endpoint = queries.popleft, self._by_text.get, self.metrics.no_endpoint
-        ended = len(queries)
-        for _ in range(ended):
-            statement, context, seconds, rows = take()
+    def _count_ended(self, ended: deque[Ended]) -> None:
+        """Count queries, and requests in between; as few calls as can be."""
+        take, known, no_endpoint = ended.popleft, self._by_text.get, self.metrics.no_endpoint
+        number = len(ended)
+        for _ in range(number):
             try:
+                statement, context, seconds, rows = take()
+                if statement is ANSWERED:
+                    template = context.template or context.find_template()
+                    self.metrics.count_request(template, context.method, rows, seconds, context.queries)
+                    continue
                 if isinstance(context, Block):
-                    block, request = context
-                    series = self.series(statement, block)
+                    series, context = self.series(statement, context.by.name), context.request
                 else:
-                    request = context
                     series = (known(statement) if type(statement) is str else None) or self.series(statement, None)
                 if series is None:
                     continue
                 series.seconds.append(seconds)
                 if rows > 0:
                     series.rows += rows
-                if request is None:
+                if context is None:
                     no_endpoint.queries += 1
                 else:
-                    request.queries += 1
-                    self.metrics.endpoint(request.template or request.find_template()).queries += 1
+                    context.queries += 1
+                    self.metrics.endpoint(context.template or context.find_template()).queries += 1
             except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
                 report("Recorder.count", fault)
-        self._unsettled += ended
-
-    def _count_requests(self, requests: deque[Answered], answered: int) -> None:
-        """Count that many requests; as few calls as can be."""
-        take, count = requests.popleft, self.metrics.count_request
-        for _ in range(answered):
-            request, status, seconds = take()
-            try:
-                template = request.template or request.find_template()
-                count(template, request.method, status, seconds, request.queries)
-            except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
-                report("Recorder.count", fault)
-        self._unsettled += answered
+        self._unsettled += number
 
     def _count(self, event: Event) -> None:
         """Count a query's later result (statement, block).
@@ -188,7 +175,7 @@ def use(recorder: Recorder | None) -> None:
 
 def done(statement: Any, seconds: float, rows: int) -> None:
     """Note a statement that went well; never raises."""
-    note_query((statement, current.get(), seconds, rows))
+    note_end((statement, current.get(), seconds, rows))
 
 
 def failed(statement: Any, seconds: float, error: BaseException) -> None:
@@ -224,7 +211,7 @@ def end(running: Running | None, error: BaseException | None = None) -> None:
     """Note a query's end, whether it went well or not."""
     if running is not None:
         seconds = running.elapsed + perf_counter() - running.started
-        note_query((running.statement, running.context, seconds, running.rows))
+        note_end((running.statement, running.context, seconds, running.rows))
         kind = running.error if error is None else new_class(error)
         if kind is not None:
             note((RESULT, running.statement, block_of(running.context), None, 0.0, 0, kind))
@@ -249,5 +236,7 @@ def resume(running: Running | None) -> None:
 def restart() -> None:
     """Begin anew in a forked process."""
     if switch.recorder is not None:
-        switch.recorder.restart()
-        journal.restart()
+        try:
+            switch.recorder.restart()
+        finally:
+            journal.restart()

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from erp_metrics import measure, psycopg_fetches
 from erp_metrics.context import block_of, current
 from erp_metrics.faults import fails_open
-from erp_metrics.journal import MOST_QUERIES, count_batch, queries
+from erp_metrics.journal import BATCH, LONG, count_batch, ended
 from erp_metrics.measure import done, failed
 from erp_metrics.patching import replace
 
@@ -44,7 +44,7 @@ def install() -> None:
 def _execute(original: _Method) -> _Method:
     # The hot path: no object, no context manager, no further function of Python (as `rowcount` would be), and psycopg's
     # own arguments by name: gathered and spread again, they would cost as much as the rest.
-    context_now, noted = current.get, queries.append
+    context_now, noted = current.get, ended.append
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
@@ -60,7 +60,7 @@ def _execute(original: _Method) -> _Method:
             seconds = perf_counter() - started
             rows = self._rowcount
             noted((query, context_now(), seconds, rows))
-            if len(queries) >= MOST_QUERIES:
+            if seconds > LONG or len(ended) >= BATCH:
                 count_batch()
             if rows < 0:
                 _queue(self, query)
@@ -79,7 +79,7 @@ def _execute(original: _Method) -> _Method:
         seconds = perf_counter() - started
         rows = self._rowcount
         noted((query, context_now(), seconds, rows))
-        if len(queries) >= MOST_QUERIES:
+        if seconds > LONG or len(ended) >= BATCH:
             count_batch()
         if rows < 0:
             _queue(self, query)
