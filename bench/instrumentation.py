@@ -8,8 +8,9 @@ the median counts; so is another one, in prometheus-client's multi-process mode.
 twenty routes, without a server; queries look one row up in a real PostgreSQL. "clock" is a hook of queries that reads
 the clock and does nothing else.
 
-erp_metrics counts in batches: a turn is a few whole ones, and ends with what it puts off until its numbers are shown.
-Its thread, which in several processes does so four times a second, runs in everybody's turns.
+erp_metrics counts in batches: a turn is made of whole ones. What it puts off until its numbers are shown is measured by
+itself, after some thousand operations, and is part of its figure. Its thread, which in several processes shows them
+four times a second, runs in everybody's turns.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench instrumentation", description=__doc__)
     parser.add_argument("--dsn", help="a PostgreSQL to ask (default: one of its own, thrown away afterwards)")
     parser.add_argument("--starts", type=int, default=6, help="times that the work is started anew (6)")
-    parser.add_argument("--rounds", type=int, default=30, help="turns of each side after a start (30)")
+    parser.add_argument("--rounds", type=int, default=40, help="turns of each side after a start (40)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
     found: dict[str, dict[str, Figures]] = {}

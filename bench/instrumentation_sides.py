@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import random
+import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -26,10 +27,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 QUERY = "/* name: lookup */ SELECT relname FROM pg_class WHERE oid = %s"
 _OID = 1259
-_NUMBERS = 2000
+_NUMBERS = 2048
 _ROUTES = 20
 # Before each turn, the interpreter has to see what it calls now a few dozen times.
-_TURN = 512
+_TURN = 256
 _WARM_UP = 128
 
 Work = Callable[[int], Awaitable[None]]
@@ -293,6 +294,10 @@ KINDS = {
 }
 
 
+# An attribute of a class or module, and what it is.
+_Patched = dict[tuple[Any, str], Any]
+
+
 class _Patches:
     """What libraries replace in psycopg, so that it can be put in for a turn and taken out again."""
 
@@ -302,18 +307,18 @@ class _Patches:
         self._owners = [*modules, *{base for one in classes for base in one.__mro__ if "psycopg" in base.__module__}]
         self._original = self._all()
 
-    def made(self) -> dict[tuple[Any, str], Any]:
+    def made(self) -> _Patched:
         """Return what is another than it was."""
         return {place: value for place, value in self._all().items() if value is not self._original.get(place)}
 
-    def put(self, patches: dict[tuple[Any, str], Any]) -> None:
+    def put(self, patches: _Patched) -> None:
         """Have these in place, and no others. Raises KeyError where one has no original."""
         for place in self.made():
             setattr(*place, self._original[place])
         for place, value in patches.items():
             setattr(*place, value)
 
-    def _all(self) -> dict[tuple[Any, str], Any]:
+    def _all(self) -> _Patched:
         return {(owner, name): value for owner in self._owners for name, value in vars(owner).items()}
 
 
@@ -361,15 +366,26 @@ async def _main(kind: Kind, dsn: str, rounds: int) -> dict[str, list[float]]:
             gc.collect()
             begun = time.process_time()
             await work(_TURN)
-            if name == "erp_metrics":
-                journal.count_all()
             times[name].append((time.process_time() - begun) / _TURN * 1e6)
-    done = rounds * (_WARM_UP + _TURN)
     for name in _COUNTERS.keys() & works.keys():
-        counted = _counted(name, kind.label)
+        done, counted = rounds * (_WARM_UP + _TURN), _counted(name, kind.label)
         if counted != done:
             raise RuntimeError(f"{name} counted {counted} of {done} operations")
+    later = await _put_off(*works["erp_metrics"], patches, journal.count_all)
+    times["erp_metrics"] = [one + later for one in times["erp_metrics"]]
     return times
+
+
+async def _put_off(work: Work, own: _Patched, patches: _Patches, count_all: Callable[[], None]) -> float:
+    """Return the µs that an operation costs erp_metrics when its numbers are shown after some thousand of them."""
+    patches.put(own)
+    times = []
+    for _ in range(10):
+        await work(_NUMBERS)
+        begun = time.process_time()
+        count_all()
+        times.append((time.process_time() - begun) / _NUMBERS * 1e6)
+    return statistics.median(times)
 
 
 if __name__ == "__main__":
