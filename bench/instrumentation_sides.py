@@ -367,6 +367,7 @@ async def _main(kind: Kind, dsn: str, rounds: int) -> dict[str, list[float]]:
             begun = time.process_time()
             await work(_TURN)
             times[name].append((time.process_time() - begun) / _TURN * 1e6)
+    journal.count_all()
     for name in _COUNTERS.keys() & works.keys():
         done, counted = rounds * (_WARM_UP + _TURN), _counted(name, kind.label)
         if counted != done:

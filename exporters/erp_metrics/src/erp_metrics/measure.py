@@ -10,7 +10,7 @@ from erp_metrics import journal, sql
 from erp_metrics.connections import Connections
 from erp_metrics.context import Block, block_of, current
 from erp_metrics.faults import fails_open, report
-from erp_metrics.journal import ANSWERED, RESULT, Ended, Event, note, note_end
+from erp_metrics.journal import ANSWERED, BATCH, RESULT, Ended, Event, note, note_end
 from erp_metrics.metrics import Metrics
 from erp_metrics.names import BLOCK, OTHER, Names
 from erp_metrics.sqlstate import class_of
@@ -21,7 +21,7 @@ _LONGEST_KEY = 4000
 _CACHED = 2000
 _SHORTEST = 4
 # Entries that wait to be added up: few where nobody asks for the numbers, fewer where another process shows them.
-_MOST_UNSETTLED = {False: 10_000, True: 256}
+_MOST_UNSETTLED = {False: 10_000, True: BATCH}
 
 
 class Running:
@@ -70,7 +70,7 @@ class Recorder:
                     self._count(events.popleft())
                 except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
                     report("Recorder.count", fault)
-        if self._unsettled > _MOST_UNSETTLED[self.metrics.shared]:
+        if self._unsettled >= _MOST_UNSETTLED[self.metrics.shared]:
             self.settle()
 
     @fails_open
