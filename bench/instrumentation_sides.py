@@ -29,8 +29,8 @@ QUERY = "/* name: lookup */ SELECT relname FROM pg_class WHERE oid = %s"
 _OID = 1259
 _NUMBERS = 2048
 _ROUTES = 20
-# Before each turn, the interpreter has to see what it calls now a few dozen times.
 _TURN = 256
+# Before each turn, the interpreter has to see what it calls now a few dozen times.
 _WARM_UP = 128
 
 Work = Callable[[int], Awaitable[None]]

@@ -19,6 +19,7 @@ from erp_metrics import (
     connections,
     faults,
     groups,
+    journal,
     measure,
     metrics,
     names,
@@ -105,6 +106,20 @@ def test_requests_and_queries_go_on(
     assert len(logged) == len({record.getMessage() for record in logged})
     assert all(record.levelno == logging.ERROR and record.exc_info for record in logged)
     assert logged
+
+
+def test_a_fork_whose_metrics_cannot_begin_anew_counts_no_parents_queries(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its journal begins anew all the same, with a lock that no thread of the parent's holds."""
+    measure.done("SELECT 1", 0, 1)
+    held = journal._State.lock
+    monkeypatch.setattr(measure.Recorder, "restart", _broken)
+    measure.restart()
+    assert not journal.ended
+    assert journal._State.lock is not held
+    assert [record.name for record in caplog.records] == ["erp_metrics"]
+    assert rig.queries() == {}
 
 
 def test_a_registry_that_refuses_leaves_the_application_alone(

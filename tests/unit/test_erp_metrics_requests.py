@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -292,6 +293,30 @@ def test_a_request_ends_once(rig: Rig) -> None:
     with pytest.raises(ConnectionResetError):
         asyncio.run(wrapped(scope, None, refuse))
     assert rig.requests() == {("unmatched", "GET", "200"): 1, ("unmatched", "GET", "500"): 1}
+
+
+def test_a_request_that_waits_to_be_counted_keeps_no_connection(rig: Rig) -> None:
+    """The server's `send` holds it; who sends when the application has returned, is told."""
+
+    class Connection:
+        async def send(self, message: Any) -> None:
+            pass
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        sends.append(send)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    sends: list[Any] = []
+    connection = Connection()
+    gone = weakref.ref(connection)
+    asyncio.run(erp_metrics.instrument(app)({"type": "http", "method": "GET", "path": "/"}, None, connection.send))
+    del connection
+    assert len(journal.ended) == 1
+    assert gone() is None
+    with pytest.raises(RuntimeError, match="is over"):
+        asyncio.run(sends[0]({"type": "http.response.trailers"}))
+    assert rig.requests() == {("unmatched", "GET", "200"): 1}
 
 
 def test_background_tasks_count_for_the_endpoint_but_not_into_its_duration(rig: Rig) -> None:

@@ -21,7 +21,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 _FAILED, _GIVEN_UP = 500, 499
 
 
-async def _send_nothing(_message: Message) -> None:
+async def _send_too_late(_message: Message) -> None:
+    # As servers do.
     raise RuntimeError("the application has returned: its response is over")
 
 
@@ -138,7 +139,7 @@ class Middleware:
         finally:
             current.reset(token)
             # It waits to be counted, and the server's `send` holds the connection.
-            request.send_on = _send_nothing
+            request.send_on = _send_too_late
 
     def _after_startup(self, send: Send) -> Send:
         """Read the routes once the application has made them all."""

@@ -90,23 +90,26 @@ class Recorder:
             try:
                 statement, context, seconds, rows = take()
                 if statement is ANSWERED:
-                    template = context.template or context.find_template()
-                    self.metrics.count_request(template, context.method, rows, seconds, context.queries)
+                    request, status = context, rows
+                    template = request.template or request.find_template()
+                    self.metrics.count_request(template, request.method, status, seconds, request.queries)
                     continue
                 if isinstance(context, Block):
-                    series, context = self.series(statement, context.by.name), context.request
+                    request = context.request
+                    series = self.series(statement, context.by.name)
                 else:
+                    request = context
                     series = (known(statement) if type(statement) is str else None) or self.series(statement, None)
                 if series is None:
                     continue
                 series.seconds.append(seconds)
                 if rows > 0:
                     series.rows += rows
-                if context is None:
+                if request is None:
                     no_endpoint.queries += 1
                 else:
-                    context.queries += 1
-                    self.metrics.endpoint(context.template or context.find_template()).queries += 1
+                    request.queries += 1
+                    self.metrics.endpoint(request.template or request.find_template()).queries += 1
             except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
                 report("Recorder.count", fault)
         self._unsettled += number
