@@ -143,6 +143,22 @@ def test_numbers_of_psycopgs_pool(rig: Rig, database: str) -> None:
     assert pool_numbers(rig, "erp") == (0, 0, 0, 0)
 
 
+def test_who_waits_for_a_server_that_is_away_is_seen(rig: Rig) -> None:
+    """Though the pool has never had a connection; who has given up waits no more."""
+    with (
+        psycopg_pool.ConnectionPool(f"host=127.0.0.1 port={free_port()}", min_size=1, name="weg", open=True) as pool,
+        ThreadPoolExecutor() as threads,
+    ):
+        waiting = [threads.submit(pool.getconn, timeout) for timeout in (2, 4)]
+        wait_until(lambda: rig.value("erp_db_pool_waiting", pool="weg") == 2, "two wait")
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            waiting[0].result()
+        assert rig.value("erp_db_pool_waiting", pool="weg") == 1
+        with pytest.raises(psycopg_pool.PoolTimeout):
+            waiting[1].result()
+        assert pool_numbers(rig, "weg")[:2] == (0, 0)
+
+
 def test_numbers_of_sqlalchemys_pool(rig: Rig, database: str) -> None:
     """One more than its size is opened for the moment; one more than that waits."""
     engine = create_engine(url(database), pool_size=1, max_overflow=1, pool_logging_name="orm")

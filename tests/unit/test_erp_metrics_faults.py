@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import prometheus_client
+import psycopg_pool
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import create_engine, text
@@ -83,7 +84,7 @@ def _still_works(app: Any) -> None:
         (measure.Recorder, "_learn_text"),
         (measure.Recorder, "series"),
         (tallies.Series, "settle"),
-        (connections.Connections, "count"),
+        (connections, "perf_counter"),
         (groups.Group, "cells"),
     ],
 )
@@ -91,7 +92,7 @@ def test_requests_and_queries_go_on(
     rig: Rig,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    owner: type,
+    owner: object,
     name: str,
 ) -> None:
     """Each part in turn raises; what it was for is logged, once per place, and nothing else happens."""
@@ -149,6 +150,23 @@ def test_a_driver_that_has_changed_is_not_measured_and_works(
         _still_works(erp_metrics.instrument(_application()))
         assert rig.queries() == {"select": 1}
     assert caplog.text.count("measuring failed in") == 1
+
+
+def test_pools_that_have_changed_are_not_counted_and_work(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of what takes other arguments than we know, nothing is hooked, and what was hooked before is taken out."""
+    pool = psycopg_pool.AsyncConnectionPool
+
+    async def putconn(self: Any, conn: Any, how: str) -> None:
+        """One of tomorrow's."""
+
+    monkeypatch.setattr(pool, "putconn", putconn)
+    before = {one: (one.getconn, one.putconn) for one in (psycopg_pool.ConnectionPool, pool)}
+    with rigged():
+        assert {one: (one.getconn, one.putconn) for one in before} == before
+        assert patching.installed()
+    assert "AsyncConnectionPool.putconn takes self, conn, how: its connections are not counted" in caplog.text
 
 
 def test_arguments_that_make_no_sense_break_nothing(caplog: pytest.LogCaptureFixture) -> None:

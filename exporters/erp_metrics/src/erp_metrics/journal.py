@@ -19,18 +19,18 @@ LONG = 0.005
 _SECONDS = 0.25
 
 # A query that ended: its statement, what it was sent in, seconds and rows. Or, where its queries end, a request:
-# ANSWERED, itself, seconds and status. Most entries are such ones: they are kept apart, and short.
-ANSWERED = object()
+# ANSWERED, itself, seconds and status. Or a connection that came back: RETURNED, nothing, seconds and nothing.
+ANSWERED, RETURNED = object(), object()
 Ended = tuple[Any, Any, float, int]
-# What else there is; what it has, Recorder says.
-RESULT, WAIT, WAITED, GOT, OUT, BACK = range(6)
-Event = tuple[int, Any, Any, Any, float, int, str | None]
+# What came of a query later than its end, or beside it: its statement, the block that named it, rows, and its error's
+# class.
+Result = tuple[Any, str | None, int, str | None]
 
 
 class Counter(Protocol):
     """Who counts what was noted."""
 
-    def count(self, ended: deque[Ended], events: deque[Event]) -> None:
+    def count(self, ended: deque[Ended], results: deque[Result]) -> None:
         """Take entries away and count them; never raises."""
 
     def settle(self) -> None:
@@ -38,7 +38,7 @@ class Counter(Protocol):
 
 
 ended: deque[Ended] = deque()
-events: deque[Event] = deque()
+results: deque[Result] = deque()
 
 
 class _State:
@@ -50,16 +50,16 @@ class _State:
 
 
 def note_end(entry: Ended) -> None:
-    """Append a query, or a request; never raises."""
+    """Append a query, a request or a connection; never raises."""
     ended.append(entry)
     if len(ended) >= BATCH or entry[2] > LONG:
         count_batch()
 
 
-def note(event: Event) -> None:
-    """Append an event; never raises."""
-    events.append(event)
-    if len(events) >= BATCH:
+def note_result(result: Result) -> None:
+    """Append a result; never raises."""
+    results.append(result)
+    if len(results) >= BATCH:
         count_batch()
 
 
@@ -108,14 +108,14 @@ def restart() -> None:
 
 def _count() -> None:
     if _State.counter is not None:
-        _State.counter.count(ended, events)
+        _State.counter.count(ended, results)
     else:
         _forget()
 
 
 def _forget() -> None:
     ended.clear()
-    events.clear()
+    results.clear()
 
 
 def _regularly() -> None:

@@ -10,7 +10,7 @@ from erp_metrics import journal, sql
 from erp_metrics.connections import Connections
 from erp_metrics.context import Block, block_of, current
 from erp_metrics.faults import fails_open, report
-from erp_metrics.journal import ANSWERED, BATCH, RESULT, Ended, Event, note, note_end
+from erp_metrics.journal import ANSWERED, BATCH, RETURNED, Ended, Result, note_end, note_result
 from erp_metrics.metrics import Metrics
 from erp_metrics.names import BLOCK, OTHER, Names
 from erp_metrics.sqlstate import class_of
@@ -61,13 +61,13 @@ class Recorder:
         for name in (*self.names.known, OTHER):
             self.metrics.start_query(name)
 
-    def count(self, ended: deque[Ended], events: deque[Event]) -> None:
+    def count(self, ended: deque[Ended], results: deque[Result]) -> None:
         """Take what was noted, and count it; never raises."""
         with self.metrics.lock:
             self._count_ended(ended)
-            for _ in range(len(events)):
+            for _ in range(len(results)):
                 try:
-                    self._count(events.popleft())
+                    self._count_result(*results.popleft())
                 except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
                     report("Recorder.count", fault)
         if self._unsettled >= _MOST_UNSETTLED[self.metrics.shared]:
@@ -83,7 +83,7 @@ class Recorder:
             self.connections.refresh()
 
     def _count_ended(self, ended: deque[Ended]) -> None:
-        """Count queries, and requests in between; as few calls as can be."""
+        """Count queries, and requests and connections in between; as few calls as can be."""
         take, known, no_endpoint = ended.popleft, self._by_text.get, self.metrics.no_endpoint
         number = len(ended)
         for _ in range(number):
@@ -93,6 +93,9 @@ class Recorder:
                     request, status = context, rows
                     template = request.template or request.find_template()
                     self.metrics.count_request(template, request.method, status, seconds, request.queries)
+                    continue
+                if statement is RETURNED:
+                    self.connections.seconds += seconds
                     continue
                 if isinstance(context, Block):
                     request = context.request
@@ -114,15 +117,9 @@ class Recorder:
                 report("Recorder.count", fault)
         self._unsettled += number
 
-    def _count(self, event: Event) -> None:
-        """Count a query's later result (statement, block).
-
-        Or what happened to a connection (pool, connection's id, how to ask for sizes, moment).
-        """
-        kind, one, two, sizes, seconds, rows, error = event
-        if kind != RESULT:
-            self.connections.count(kind, one, two, sizes, seconds)
-        elif (series := self.series(one, two)) is not None:
+    def _count_result(self, statement: Any, block: str | None, rows: int, error: str | None) -> None:
+        series = self.series(statement, block)
+        if series is not None:
             if rows > 0:
                 self.metrics.count_rows(series, rows)
             if error is not None:
@@ -200,7 +197,7 @@ def came(statement: Any, block: str | None, rows: int, error: BaseException | No
     """Note rows or an error that came later than their query's end."""
     kind = None if error is None else new_class(error)
     if rows or kind is not None:
-        note((RESULT, statement, block, None, 0.0, rows, kind))
+        note_result((statement, block, rows, kind))
 
 
 @fails_open
@@ -217,7 +214,7 @@ def end(running: Running | None, error: BaseException | None = None) -> None:
         note_end((running.statement, running.context, seconds, running.rows))
         kind = running.error if error is None else new_class(error)
         if kind is not None:
-            note((RESULT, running.statement, block_of(running.context), None, 0.0, 0, kind))
+            note_result((running.statement, block_of(running.context), 0, kind))
 
 
 @fails_open

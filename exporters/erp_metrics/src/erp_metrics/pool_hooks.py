@@ -3,22 +3,24 @@
 import functools
 import inspect
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
-from erp_metrics.journal import BACK, GOT, WAIT, WAITED, note
+from erp_metrics.connections import asks, gave_back, took, waiting
 from erp_metrics.patching import replace
 
 _Method = Callable[..., Any]
 
 
 def install() -> None:
-    """Patch psycopg_pool's pools. Raises ImportError without psycopg_pool."""
+    """Patch psycopg_pool's pools. Raises ImportError without psycopg_pool, TypeError when it is not as we know it."""
     import psycopg_pool  # noqa: PLC0415 - the application may not have it
 
     for pool in (psycopg_pool.ConnectionPool, psycopg_pool.AsyncConnectionPool):
-        replace(pool, "getconn", _getconn)
-        replace(pool, "putconn", _putconn)
+        for name, arguments, wrap in _HOOKS:
+            known = tuple(inspect.signature(getattr(pool, name), follow_wrapped=False).parameters)
+            if known != arguments:
+                raise TypeError(f"{pool.__name__}.{name} takes {', '.join(known)}: its connections are not counted")
+            replace(pool, name, wrap)
 
 
 def _sizes(pool: Any) -> tuple[int, int]:
@@ -27,57 +29,54 @@ def _sizes(pool: Any) -> tuple[int, int]:
 
 
 def _getconn(original: _Method) -> _Method:
+    # The pool's own number of those who wait has some in it that have given up.
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
-        async def counted_async(self: Any, *args: Any, **kwargs: Any) -> Any:
-            note((WAIT, self, 0, _sizes, 0.0, 0, None))
+        async def counted_async(self: Any, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - psycopg_pool's
+            asked = asks(self, _sizes)
             try:
-                connection = await original(self, *args, **kwargs)
-            except BaseException:
-                note((WAITED, self, 0, _sizes, 0.0, 0, None))
-                raise
-            note((GOT, self, id(connection), _sizes, perf_counter(), 0, None))
+                connection = await original(self, timeout)
+            finally:
+                waiting.discard(asked)
+            took(connection, self)
             return connection
 
         return counted_async
 
     @functools.wraps(original)
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        note((WAIT, self, 0, _sizes, 0.0, 0, None))
+    def counted(self: Any, timeout: float | None = None) -> Any:
+        asked = asks(self, _sizes)
         try:
-            connection = original(self, *args, **kwargs)
-        except BaseException:
-            note((WAITED, self, 0, _sizes, 0.0, 0, None))
-            raise
-        note((GOT, self, id(connection), _sizes, perf_counter(), 0, None))
+            connection = original(self, timeout)
+        finally:
+            waiting.discard(asked)
+        took(connection, self)
         return connection
 
     return counted
 
 
 def _putconn(original: _Method) -> _Method:
+    # A pool refuses what is not its own, or was given back before; it knows that by an attribute.
     if inspect.iscoroutinefunction(original):
 
         @functools.wraps(original)
-        async def counted_async(self: Any, conn: Any, *args: Any, **kwargs: Any) -> Any:
-            _give_back(self, conn)
-            return await original(self, conn, *args, **kwargs)
+        async def counted_async(self: Any, conn: Any) -> Any:
+            if getattr(conn, "_pool", self) is self:
+                gave_back(conn)
+            return await original(self, conn)
 
         return counted_async
 
     @functools.wraps(original)
-    def counted(self: Any, conn: Any, *args: Any, **kwargs: Any) -> Any:
-        _give_back(self, conn)
-        return original(self, conn, *args, **kwargs)
+    def counted(self: Any, conn: Any) -> Any:
+        if getattr(conn, "_pool", self) is self:
+            gave_back(conn)
+        return original(self, conn)
 
     return counted
 
 
-def _give_back(pool: Any, connection: Any) -> None:
-    """Note a connection before its pool has it back: from then on another thread may take it.
-
-    A pool refuses what is not its own, or was given back before; it knows that by an attribute.
-    """
-    if getattr(connection, "_pool", pool) is pool:
-        note((BACK, None, id(connection), None, perf_counter(), 0, None))
+# Arguments are passed on by name, as in `psycopg_hooks`: it is quicker.
+_HOOKS = (("getconn", ("self", "timeout"), _getconn), ("putconn", ("self", "conn"), _putconn))

@@ -2,12 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 from erp_metrics import measure
+from erp_metrics.connections import asks, gave_back, took, waiting
 from erp_metrics.faults import fails_open
-from erp_metrics.journal import BACK, OUT, WAIT, WAITED, note
 from erp_metrics.patching import on_undo, replace
 
 # Under these our hooks on psycopg's cursors count already.
@@ -61,15 +60,13 @@ def _failed(failure: Any) -> None:
 
 @fails_open
 def _checkout(connection: Any, _record: Any, proxy: Any) -> None:
-    pool = getattr(proxy, "_pool", None)
-    sizes = _sizes if hasattr(pool, "checkedin") else None
-    note((OUT, pool, id(_driver(connection)), sizes, perf_counter(), 0, None))
+    took(_driver(connection), proxy._pool)  # noqa: SLF001 - SQLAlchemy does not tell it otherwise
 
 
 @fails_open
 def _checkin(connection: Any, _record: Any, _error: Any = None) -> None:
     if connection is not None:
-        note((BACK, None, id(_driver(connection)), None, perf_counter(), 0, None))
+        gave_back(_driver(connection))
 
 
 def _connect(queue_pool: type, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,11 +76,11 @@ def _connect(queue_pool: type, original: Callable[..., Any]) -> Callable[..., An
     def counted(self: Any) -> Any:
         if not isinstance(self, queue_pool):
             return original(self)
-        note((WAIT, self, 0, _sizes, 0.0, 0, None))
+        asked = asks(self, _sizes)
         try:
             return original(self)
         finally:
-            note((WAITED, self, 0, _sizes, 0.0, 0, None))
+            waiting.discard(asked)
 
     return counted
 
