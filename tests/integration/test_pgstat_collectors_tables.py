@@ -2,7 +2,9 @@
 
 import pytest
 
+from tests.integration.pgstat_exporter_process import running, write_config
 from tests.integration.pgstat_subject import Subject
+from tests.integration.postgres_server import wait_until
 
 COUNTERS = {
     "seq_scans_total": "seq_scan", "seq_rows_read_total": "seq_tup_read", "index_scans_total": "idx_scan",
@@ -159,6 +161,41 @@ def test_partitions_are_one_table(subject: Subject) -> None:
     (size,) = subject.shown(answer, "pg_index_bytes", "relname", "indexrelname").items()
     files = "SELECT sum(pg_relation_size(indexrelid)) FROM pg_stat_user_indexes"
     assert size == (("messung", "messung_am"), float(subject.value(files)))
+
+
+def test_counters_do_not_fall_with_a_partition(subject: Subject) -> None:
+    """Prometheus would take that for a counter that began anew, and show all that the others ever counted as new."""
+    subject.do(
+        "CREATE TABLE ereignis (id int) PARTITION BY RANGE (id)",
+        "CREATE INDEX ereignis_id ON ereignis (id)",
+        "CREATE TABLE ereignis_alt PARTITION OF ereignis FOR VALUES FROM (0) TO (1000)",
+        "CREATE TABLE ereignis_neu PARTITION OF ereignis FOR VALUES FROM (1000) TO (3000)",
+        "INSERT INTO ereignis SELECT generate_series(0, 1999)",
+        "SET enable_seqscan = off",
+        "SELECT FROM ereignis WHERE id = 1",
+        "SELECT FROM ereignis WHERE id = 1001",
+    )
+    often = {"tables": {"every": 1}, "indexes": {"every": 1}}
+    with subject.role("pg_monitor") as user:
+        dsn = subject.server.dsn(subject.name, user)
+        config = write_config(subject.folder, dsn, databases={"include": [subject.name]}, collectors=often)
+        with running(config) as exporter:
+
+            def shown(name: str) -> float | None:
+                return subject.shown(exporter.scrape(), name, "relname").get("ereignis")
+
+            inserted, scans = "pg_stat_user_tables_rows_inserted_total", "pg_stat_user_indexes_scans_total"
+            wait_until(lambda: shown(inserted) == 2000 and shown(scans) == 2, "all is counted")
+            subject.do("DROP TABLE ereignis_alt")
+            wait_until(lambda: shown("pg_stat_user_tables_live_rows") == 1000, "it is gone")
+            assert shown(inserted) == 2000
+            subject.do(
+                "INSERT INTO ereignis VALUES (2000)",
+                "SET enable_seqscan = off",
+                "SELECT FROM ereignis WHERE id = 1002",
+            )
+            wait_until(lambda: shown(inserted) == 2001, "what came since is added")
+            wait_until(lambda: shown(scans) == 3, "of indexes, too")
 
 
 def test_large_tables_that_are_read_whole(subject: Subject) -> None:

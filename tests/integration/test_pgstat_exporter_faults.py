@@ -24,6 +24,7 @@ from tests.integration.pgstat_exporter_process import (
 from tests.integration.postgres_versions import CONFIGURATION, replica_of
 from tests.integration.prometheus_process import Story, Watch
 
+_SKIPPED = 'pg_scrape_collector_skipped{reason!="pending"}'
 # One for scrapes, one for the background.
 MOST_SESSIONS = 2
 # What the tests themselves run must not push statements out.
@@ -152,6 +153,26 @@ def test_a_frozen_server(server: PostgresServer, exporter: RunningExporter, watc
         assert crossed(story, "pg_up", 0)
         story.assert_unbroken()
     wait_until(lambda: len(sessions(server)) <= MOST_SESSIONS, "what the exporter left behind has ended")
+
+
+def test_started_before_the_server(server: PostgresServer, watch: Watch, tmp_path: Path) -> None:
+    """The first scrape after the server's start is whole, what is read in the background included."""
+    config = write_config(tmp_path, server.dsn("shop", MONITOR), collectors=SETTINGS)
+    server.stop("fast")
+    with running(config) as exporter, watch(exporter.port, seconds=5) as story:
+        with story.fault():
+            story.wait(1)
+            server.start()
+        story.wait(3)
+        assert crossed(story, "pg_up", 0)
+        skipped = {(dict(one)["collector"], dict(one).get("datname", "")) for one in story.kept(_SKIPPED)}
+        ((_, back),) = story.faults
+        first, *later = (moment for moment in sorted(story.one("up")) if moment > back)
+        told = {key: values for key, values in story.success().items() if key not in skipped}
+        whole = {at: {key for key, values in told.items() if values.get(at) == 1} for at in (first, *later)}
+        assert len(whole[first]) > 20
+        there = {key for key, values in told.items() if later[-1] in values}
+        assert all(one == there for one in whole.values()), whole
 
 
 def _immediate(server: PostgresServer, _: int) -> None:

@@ -114,6 +114,13 @@ MINE = "help: Mine.\nqueries:\n  - source: mine\n    sql: [{file: mine.sql}]\n  
             MINE.replace("METRIC", METRIC.replace("column", "since: 17, until: 16, column")),
             "since 17 is after until 16",
         ),
+        (MINE.replace("METRIC", METRIC) + "    labels: [n, m, n]\n", "queries.0.labels: n is there twice"),
+        (MINE.replace("METRIC", METRIC.replace("column: n", "column: n, labels: [m, m]")), "labels: m is there twice"),
+        (MINE.replace("METRIC", METRIC.replace("pg_mine", "pg_up")), "pg_up is a name of the exporter's own metrics"),
+        (
+            MINE.replace("METRIC", METRIC.replace("pg_mine", "process_mine")),
+            "process_mine is a name of the exporter's own",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_its_place(tmp_path: Path, declaration: str, said: str) -> None:
@@ -121,6 +128,25 @@ def test_a_wrong_declaration_is_refused_with_its_place(tmp_path: Path, declarati
     message = broken(tmp_path, declaration)
     assert said in message
     assert message.startswith("mine.")
+
+
+def test_one_fault_is_one_line(tmp_path: Path) -> None:
+    """What holds it is not said to be empty besides."""
+    message = broken(tmp_path, MINE.replace("METRIC", METRIC.replace("column", "colum")))
+    assert message == "mine.yaml: queries.0.metrics.0.colum: no such setting; did you mean column?"
+
+
+def test_a_file_that_looks_like_a_declaration_and_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yml").write_text(MINE)
+    with pytest.raises(Problem, match=r"mine\.yml: the name of a collector's declaration ends in \.yaml"):
+        content.load(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["", ";", " ;\n\n", "; -- done", ";\n-- it's\n", "; -- one\n-- two\n"])
+def test_a_statement_may_end_as_people_end_it(tmp_path: Path, end: str) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE.replace("METRIC", METRIC))
+    (tmp_path / "mine.sql").write_text(f"SELECT 1 AS n{end}")
+    assert content.load(tmp_path)["mine"].sql["mine.sql"].partition("n")[2] in {"", " "}
 
 
 def test_files_that_cannot_be_read_are_refused_with_their_place(tmp_path: Path) -> None:

@@ -60,12 +60,22 @@ class Memory:
     texts: TextCache | None
     # By SQL file.
     kept: dict[str, list[str]] = field(default_factory=dict)
+    # Of counters that are sums, by metric and labels: the last one, and what to add to the next.
+    sums: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, enabled: Enabled) -> "Memory":
         """Return a collector's memory, empty."""
         texts = enabled.collector.declaration.texts
         return cls(TextCache(enabled.collector, texts) if texts and enabled.query_text else None)
+
+    def rising(self, key: tuple[str, str], number: str) -> str:
+        """Return a sum that never falls, as Prometheus would take what falls for a counter that began anew."""
+        now = float(number)
+        before, more = self.sums.get(key, (now, 0.0))
+        more += max(0.0, before - now)
+        self.sums[key] = now, more
+        return f"{now + more:.17g}" if more else number
 
 
 class Budget:
@@ -134,7 +144,7 @@ class Pass:
                 result = self._query(enabled, query, variant, memory)
                 if ranks(enabled, query):
                     memory.kept[variant.file] = result.keys(query)
-                samples.update(self._samples(enabled, query, result))
+                samples.update(self._samples(enabled, query, result, memory))
                 truncated |= result.truncated
                 if declaration.texts and declaration.texts.key in query.labels:
                     keys.update(row[result.columns[declaration.texts.key]] or "" for row in result.rows)
@@ -192,13 +202,15 @@ class Pass:
             start = statement.index(enabled.collector.sql[variant.file])
             line = statement.count("\n", start, max(bad.position, start)) + 1
             raise BadContent(f"{variant.file}:{line}: {bad}") from None
+        except (psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
+            raise BadContent(f"{variant.file}: {one_line(error)}") from None
         result = _result(enabled, query, {name: position for position, name in enumerate(names)}, rows)
         wanted = query.wanted(query.measured(self._session.server()))
         if missing := wanted.difference(names):
             raise BadContent(f"{variant.file} returns no column {', '.join(sorted(missing))}")
         return result
 
-    def _samples(self, enabled: Enabled, query: Query, result: "_Result") -> dict[str, Samples]:
+    def _samples(self, enabled: Enabled, query: Query, result: "_Result", memory: Memory) -> dict[str, Samples]:
         before = label_text(("datname",), (self._database,)) if enabled.collector.per_database else ""
         texts: dict[tuple[str, ...], list[str]] = {}
         samples = {}
@@ -206,7 +218,12 @@ class Pass:
             labels = query.labels if metric.labels is None else metric.labels
             if labels not in texts:
                 texts[labels] = label_texts(labels, [result.columns[label] for label in labels], result.rows, before)
-            lines = sample_lines(metric.name, texts[labels], result.values(metric))
+            values = result.values(metric)
+            if query.sums and metric.type == "counter":
+                for row in result.summed(query.sums):
+                    if (number := values[row]) is not None:
+                        values[row] = memory.rising((metric.name, texts[labels][row]), number)
+            lines = sample_lines(metric.name, texts[labels], values)
             samples[metric.name] = Samples(lines, pack=enabled.every is not None)
         return samples
 
@@ -228,6 +245,10 @@ class _Result:
         """Return what tells the rows apart."""
         columns = [self.columns[label] for label in query.labels]
         return [_BETWEEN.join(row[column] or "" for column in columns) for row in self.rows]
+
+    def summed(self, column: str) -> list[int]:
+        """Return which rows have sums in them."""
+        return [number for number, row in enumerate(self.rows) if row[self.columns[column]] == "t"]
 
     def values(self, metric: Metric) -> list[str | None]:
         """Return a metric's values row by row."""
@@ -253,7 +274,7 @@ def bounded(enabled: Enabled, query: Query, statement: str) -> str:
     if enabled.top is None or not query.labels:
         # One row more than is exported tells that there were more. The subquery's order survives a bare LIMIT.
         return f"SELECT * FROM (\n{statement}\n) AS collector LIMIT {enabled.max_rows + 1}"  # noqa: S608
-    key = f" || E'{_escape(_BETWEEN)}' || ".join(f"coalesce({label}, '')" for label in query.labels)
+    key = f" || E'{_escape(_BETWEEN)}' || ".join(f"coalesce({label}::text, '')" for label in query.labels)
     # A subquery, so that it is taken apart once and not for each row.
     kept = f"(SELECT string_to_array(current_setting('{_KEPT}', true), E'{_escape(_BEHIND)}'))::text[]"
     return (
@@ -271,5 +292,5 @@ def _hint(error: Exception) -> str:
     if isinstance(error, psycopg.errors.QueryCanceled):
         return " (statement_timeout of the collector, or the scrape's time)"
     if isinstance(error, psycopg.errors.LockNotAvailable):
-        return " (somebody holds a lock on the catalog)"
+        return " (somebody holds a lock on what it reads)"
     return ""

@@ -30,10 +30,11 @@ def _check(name: str, target: Target, collectors: Sequence[Enabled], seconds: fl
     try:
         outcomes, trouble = outcomes_of(exporter, seconds)
         if trouble:
-            _say([f"{name:<20} failed: {trouble}"])
+            _say([f"{name} failed: {trouble}"])
             return 1
-        _say([f"{name:<20} ok: {exporter.described()}"])
-        _say(f"{place:<20} {_words(outcome)}" for place, outcome in outcomes.items())
+        width = max(map(len, [name, *outcomes]))
+        _say([f"{name:<{width}} ok: {exporter.described()}"])
+        _say(f"{place:<{width}} {_words(outcome)}" for place, outcome in outcomes.items())
         return int(any(outcome.failed for outcome in outcomes.values()))
     finally:
         exporter.close()

@@ -8,18 +8,33 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from pgstat_exporter.exposition import OWN
 from pgstat_exporter.strict import Duration, Problem, Strict, read
 
 OLDEST, NEVER = 15, 999
 DATABASE = "datname"
+# Metrics of the exporter's process, which prometheus-client names.
+_PROCESS = "process_"
 _NAME = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 _SQL = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.sql$")]
 # PostgreSQL's own roles for monitoring, from the least to all of them, and the one that reads tables; each is there
 # from version 15 on.
 _ROLE = Literal["pg_read_all_stats", "pg_read_all_settings", "pg_stat_scan_tables", "pg_monitor", "pg_read_all_data"]
+# A statement's last semicolon, and comments behind it.
+_END = re.compile(r";\s*(--[^\n]*\s*)*$")
 _COLUMN = re.compile(r"\bAS\s+([a-z_0-9]+)\s*(?=,|\bFROM\b|$)", re.IGNORECASE)
+
+
+def _once(labels: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in labels if labels.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} is there twice")
+    return labels
+
+
+_Labels = Annotated[tuple[_NAME, ...], Field(strict=False), AfterValidator(_once)]
 
 
 class Metric(Strict):
@@ -29,7 +44,7 @@ class Metric(Strict):
     type: Literal["counter", "gauge", "info"]
     help: Annotated[str, Field(min_length=1)]
     column: _NAME | None = None
-    labels: tuple[_NAME, ...] | None = Field(default=None, strict=False)
+    labels: _Labels | None = None
     # The first and the last major version of the server that has the fact.
     since: Annotated[int, Field(ge=OLDEST)] = OLDEST
     until: Annotated[int, Field(ge=OLDEST)] = NEVER
@@ -67,7 +82,9 @@ class Query(Strict):
     source: Annotated[str, Field(min_length=1)]
     sql: tuple[Variant, ...] = Field(min_length=1, strict=False)
     metrics: tuple[Metric, ...] = Field(min_length=1, strict=False)
-    labels: tuple[_NAME, ...] = Field(default=(), strict=False)
+    labels: _Labels = ()
+    # A column that is true where the counters are sums over what may be dropped; those never fall.
+    sums: _NAME | None = None
     # Where no variant fits: an optional query is left out, otherwise the collector is skipped with this advice.
     optional: bool = False
     otherwise: str = "no variant of its SQL fits this server"
@@ -88,7 +105,7 @@ class Query(Strict):
 
     def wanted(self, metrics: Iterable[Metric]) -> set[str]:
         """Return the columns that metrics are made of."""
-        columns = set(self.labels)
+        columns = {*self.labels, *filter(None, (self.sums,))}
         for metric in metrics:
             columns.update(metric.labels or (), filter(None, (metric.column,)))
         return columns
@@ -183,10 +200,12 @@ def load(*more: Path) -> dict[str, Collector]:
 
 def _of_folder(folder: Traversable) -> list[Collector]:
     try:
-        names = sorted(path.name for path in folder.iterdir() if path.name.endswith(".yaml"))
+        names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise Problem(f"{folder}: cannot be read: {error.strerror}") from None
-    return [_load(folder, name) for name in names]
+    if wrong := [name for name in names if name.endswith(".yml")]:
+        raise Problem(f"{folder}/{wrong[0]}: the name of a collector's declaration ends in .yaml")
+    return [_load(folder, name) for name in names if name.endswith(".yaml")]
 
 
 def _load(folder: Traversable, name: str) -> Collector:
@@ -198,7 +217,7 @@ def _load(folder: Traversable, name: str) -> Collector:
     for file, columns in wanted:
         if not (folder / file).is_file():
             raise Problem(f"{name}: {file}: no such file beside the declaration")
-        sql[file] = _text(folder / file).rstrip().rstrip(";")
+        sql[file] = _END.sub("", _text(folder / file).rstrip())
         if missing := columns.difference(output_columns(sql[file])):
             raise Problem(f"{file}: no output column is named AS {' or AS '.join(sorted(missing))}; {name} wants it")
     return Collector(name.removesuffix(".yaml"), declaration, sql)
@@ -222,6 +241,8 @@ def _refuse_doubles(collectors: Iterable[Collector]) -> None:
     owner: dict[str, str] = {}
     for collector in collectors:
         for metric in collector.metrics():
+            if metric.name in OWN or metric.name.startswith(_PROCESS):
+                raise Problem(f"{collector.name}.yaml: {metric.name} is a name of the exporter's own metrics")
             if metric.name in owner:
                 raise Problem(f"{collector.name}.yaml: {metric.name} is declared in {owner[metric.name]}.yaml already")
             owner[metric.name] = collector.name

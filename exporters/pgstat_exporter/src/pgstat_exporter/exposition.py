@@ -11,6 +11,19 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 Row = Sequence[str | None]
 
+# What the exporter says of itself.
+UP, BUILD = "pg_up", "pg_exporter_build_info"
+OWN = {
+    UP: "1 when the database answered this scrape, 0 otherwise.",
+    BUILD: "Version of this exporter; always 1.",
+    "pg_scrape_collector_success": "1 when the collector delivered its metrics, 0 when it failed or was skipped.",
+    "pg_scrape_collector_duration_seconds": "Time the collector took when it was last run.",
+    "pg_scrape_collector_skipped": "1 for a collector that cannot be served, with the reason.",
+    "pg_scrape_collector_truncated": "1 when the collector had more rows than its limit.",
+    "pg_scrape_collector_samples": "Samples that the collector delivered.",
+    "pg_scrape_collector_cache_age_seconds": "Age of what a collector in the background delivered.",
+}
+
 
 class BadContent(Exception):  # noqa: N818 - it is shown to people as it is
     """What is wrong with the rows of a collector's SQL."""

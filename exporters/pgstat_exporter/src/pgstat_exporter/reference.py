@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from pgstat_exporter.content import NEVER, OLDEST, Collector, Metric, Query
-from pgstat_exporter.scrape import BUILD, OWN
+from pgstat_exporter.exposition import BUILD, OWN
 
 # What a name ends in, its counters' `_total` taken off; the first that fits.
 _UNITS = {

@@ -9,7 +9,7 @@ from pgstat_exporter import __version__
 from pgstat_exporter.collect import NO_DATABASE, Memory, Outcome, Pass
 from pgstat_exporter.config import Enabled, Target
 from pgstat_exporter.content import DATABASE, Collector
-from pgstat_exporter.exposition import Family, OwnFamily, Part
+from pgstat_exporter.exposition import BUILD, OWN, UP, Family, OwnFamily, Part
 from pgstat_exporter.reporter import Reporter
 from pgstat_exporter.session import Session, Unreachable
 from pgstat_exporter.slow import PENDING, Entry, SlowTier
@@ -18,17 +18,6 @@ from pgstat_exporter.slow import PENDING, Entry, SlowTier
 _SERVER_MARGIN = 0.1
 # A readiness check is answered from a run that is at most so old.
 _FRESH = 5.0
-UP, BUILD = "pg_up", "pg_exporter_build_info"
-OWN = {
-    UP: "1 when the database answered this scrape, 0 otherwise.",
-    BUILD: "Version of this exporter; always 1.",
-    "pg_scrape_collector_success": "1 when the collector delivered its metrics, 0 when it failed or was skipped.",
-    "pg_scrape_collector_duration_seconds": "Time the collector took when it was last run.",
-    "pg_scrape_collector_skipped": "1 for a collector that cannot be served, with the reason.",
-    "pg_scrape_collector_truncated": "1 when the collector had more rows than its limit.",
-    "pg_scrape_collector_samples": "Samples that the collector delivered.",
-    "pg_scrape_collector_cache_age_seconds": "Age of what a collector in the background delivered.",
-}
 
 
 @dataclass
@@ -56,15 +45,19 @@ class Exporter:
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._closed = False
+        self._was_down = True
         self._reporter = reporter
         self._parts: dict[str, tuple[list[Outcome], Part]] = {}
 
     def scrape(self, seconds: float) -> list[Part]:
         """Return what the server says, within `seconds`; fast collectors that did not finish count as failed."""
         due = time.monotonic() + seconds
-        # Only the first scrapes wait for the slow ones, so that an exporter that was restarted leaves no gap.
+        # Only the first scrapes wait for the slow ones, so that neither an exporter that was restarted leaves a gap,
         self.slow.first_pass.wait(seconds / 2)
-        return self._answer(self.observe(due - time.monotonic()))
+        run = self.observe(due - time.monotonic())
+        # nor a server that has come back.
+        self.slow.first_pass.wait(max(0.0, due - time.monotonic()) / 2)
+        return self._answer(run)
 
     def observe(self, seconds: float) -> Run:
         """Return a run that ended, or was cut off because `seconds` are over."""
@@ -118,6 +111,7 @@ class Exporter:
                 self._pass(run, deadline)
         finally:
             run.cut = time.monotonic() >= deadline
+            self._was_down = not run.answered
             # Whatever befalls the log, those who wait get their answer, and the next run begins.
             try:
                 self._report(run)
@@ -134,6 +128,8 @@ class Exporter:
             current.trouble = "it answered only after the scrape's time was over"
             return
         current.answered = True
+        if self._was_down:
+            self.slow.answers_again()
         run = Pass(self._session, self._fast, deadline)
         for enabled in self._fast:
             current.outcomes[enabled.name] = run.run(enabled, self._memories[enabled.name])

@@ -37,7 +37,7 @@ class BadStatement(Exception):  # noqa: N818 - it is shown to people with its pl
     """What the server does not understand, and how many characters of the query come before it."""
 
     def __init__(self, error: psycopg.Error, position: int) -> None:
-        super().__init__(error.diag.message_primary or one_line(error))
+        super().__init__(one_line(error))
         self.position = position
 
 
@@ -278,7 +278,7 @@ def _places(before: int) -> Iterator[None]:
     """Raise BadStatement for what the server points at in a query with so many characters before it."""
     try:
         yield
-    except psycopg.ProgrammingError as error:
+    except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
         if error.diag.statement_position is None or isinstance(error, _LOST):
             raise
         raise BadStatement(error, int(error.diag.statement_position) - 1 - before) from None
@@ -310,6 +310,8 @@ def _begin(connection: Connection, limits: Limits, schema: str | None) -> bytes:
         "statement_timeout": _milliseconds(limits.statement),
         "search_path": f"pg_catalog, {_identifier(schema)}" if schema else "pg_catalog",
         "jit": "off",
+        # The role's own setting may cut off digits.
+        "extra_float_digits": "1",
         # The collectors' SQL is written for it.
         "standard_conforming_strings": "on",
         "max_parallel_workers_per_gather": "0",
@@ -345,5 +347,6 @@ def _identifier(name: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's message on one line; of what a server says, without the place, which is another in a file."""
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return " ".join((primary or str(error)).split()) or type(error).__name__

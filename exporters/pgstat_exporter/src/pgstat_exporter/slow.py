@@ -79,6 +79,8 @@ class SlowTier:
     _entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _wake: threading.Event = field(default_factory=threading.Event)
+    _out_of_reach: bool = False
     _thread: threading.Thread | None = None
     _home: Session = field(init=False)
     _session: Session | None = None
@@ -98,10 +100,18 @@ class SlowTier:
     def stop(self) -> None:
         """End, whatever is under way."""
         self._stop.set()
+        self._wake.set()
         if session := self._session:
             session.abort()
         if self._thread:
             self._thread.join(1)
+
+    def answers_again(self) -> None:
+        """Read at once what could not be read because the server was out of reach; the first pass begins anew."""
+        if self._out_of_reach:
+            self._out_of_reach = False
+            self.first_pass.clear()
+            self._wake.set()
 
     def died(self) -> bool:
         """Return whether it ended without having been told to."""
@@ -116,7 +126,7 @@ class SlowTier:
         self._add(NO_DATABASE)
         databases = self._run(NO_DATABASE)
         if databases is None:
-            # The server is out of reach: what is due in its databases fails without being tried.
+            # What is due in the server's databases fails without being tried.
             now = time.monotonic()
             for entry in (one for one in self.entries() if one.due <= now):
                 entry.update(Outcome(0.0, failed=True, detail="the server was out of reach"))
@@ -142,9 +152,14 @@ class SlowTier:
         try:
             while not self._stop.is_set():
                 self.run_due()
-                self.first_pass.set()
+                if not self._wake.is_set():
+                    self.first_pass.set()
                 due = min((entry.due for entry in self.entries()), default=0.0)
-                self._stop.wait(min(max(1.0, due - time.monotonic()), _RETRY * 2))
+                if self._wake.wait(min(max(1.0, due - time.monotonic()), _RETRY * 2)):
+                    self._wake.clear()
+                    for entry in self.entries():
+                        if entry.last.failed:
+                            entry.due = entry.welcome = 0.0
         finally:
             self._home.close()
 
@@ -182,6 +197,7 @@ class SlowTier:
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the thread and with it the service
             outcome = Outcome(0.0, failed=True, detail=one_line(error))
             failed = [(entry, outcome) for entry in due if entry.due <= time.monotonic()]
+            self._out_of_reach = database == NO_DATABASE and not session.alive()
         finally:
             self._session = None
             if session is not self._home:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -67,7 +67,16 @@ def read(model: type[Model], text: str, where: str) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise Problem("\n".join(f"{where}: {_fault(fault, model)}" for fault in error.errors())) from None
+        faults = error.errors()
+        said = (_fault(fault, model) for fault in faults if not _follows(fault, faults))
+        raise Problem("\n".join(f"{where}: {one}" for one in said)) from None
+
+
+def _follows(fault: Any, faults: Sequence[Any]) -> bool:
+    """Return whether a list is said to be too short only because what is in it is wrong."""
+    place = fault["loc"]
+    inside = (one for one in faults if one is not fault and one["loc"][: len(place)] == place)
+    return fault["type"] == "too_short" and any(inside)
 
 
 def _fault(fault: Any, model: type[BaseModel]) -> str:

@@ -19,6 +19,7 @@ SELECT
     n.nspname::text AS schemaname,
     t.relname::text AS relname,
     c.relname::text AS indexrelname,
+    bool_or(c.relkind = 'I') AS partitioned,
     sum(o.bytes) AS bytes,
     sum(o.scans) AS scans,
     sum(o.entries_read) AS entries_read,

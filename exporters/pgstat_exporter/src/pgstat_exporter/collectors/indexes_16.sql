@@ -20,6 +20,7 @@ SELECT
     n.nspname::text AS schemaname,
     t.relname::text AS relname,
     c.relname::text AS indexrelname,
+    bool_or(c.relkind = 'I') AS partitioned,
     sum(o.bytes) AS bytes,
     sum(o.scans) AS scans,
     extract(epoch FROM max(o.last_scan))::float8 AS last_scan,

@@ -13,6 +13,7 @@ WITH one AS (
 SELECT
     n.nspname::text AS schemaname,
     r.relname::text AS relname,
+    bool_or(r.relkind = 'p') AS partitioned,
     sum(o.known_rows) AS known_rows,
     sum(o.scans) AS seq_scans,
     sum(o.rows_read) AS seq_rows_read

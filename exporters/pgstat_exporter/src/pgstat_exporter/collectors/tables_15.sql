@@ -68,6 +68,7 @@ thresholds AS (
 SELECT
     n.nspname::text AS schemaname,
     r.relname::text AS relname,
+    bool_or(r.relkind = 'p') AS partitioned,
     sum(t.pages * s.block_size) AS heap_bytes,
     sum(i.pages * s.block_size) AS index_bytes,
     sum(t.toast_pages * s.block_size) AS toast_bytes,
