@@ -57,7 +57,7 @@ def test_errors_repeat_no_secret(tmp_path: Path, text: str) -> None:
     [
         ("port: 9187\n", ["dsn is missing", "several under targets"]),
         (DSN + "prot: 9187\n", ["prot", "no such setting", "did you mean port?"]),
-        (DSN + "port: '9187'\n", ["port", "must be a valid integer", "'9187'"]),
+        (DSN + "port: '9187'\n", ["port", "must be a whole number", "'9187'"]),
         (DSN + "port: 0\n", ["port", "greater than or equal to 1"]),
         (DSN + "listen: everywhere\n", ["listen", "must be an IP address such as 127.0.0.1", "'everywhere'"]),
         (DSN + "scrape_timeout: soon\n", ["scrape_timeout", "duration such as 500ms, 2s, 1m or 1h"]),
@@ -67,7 +67,7 @@ def test_errors_repeat_no_secret(tmp_path: Path, text: str) -> None:
         (DSN + "collectors: {locks: {top: 5}}\n", ["collectors.locks.top", "no such setting"]),
         (DSN + "collectors: {statements: {topp: 5}}\n", ["collectors.statements.topp", "did you mean top?"]),
         (DSN + "collectors: {statements: {top: 0}}\n", ["collectors.statements.top", "greater than or equal to 1"]),
-        (DSN + "collectors: {locks: off}\n", ["collectors.locks", "must be a valid dictionary", "False"]),
+        (DSN + "collectors: {locks: off}\n", ["collectors.locks", "must be a mapping of settings", "False"]),
         (DSN + DSN, [":2:", "'dsn' is set twice"]),
         ("dsn: [1\n", [":2:", "not valid YAML"]),
         ("dsn: {{ dsn }}\n", ["not valid YAML", "unhashable"]),

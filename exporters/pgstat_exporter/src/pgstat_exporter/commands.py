@@ -32,9 +32,11 @@ def _check(name: str, target: Target, collectors: Sequence[Enabled], seconds: fl
         if trouble:
             _say([f"{name} failed: {trouble}"])
             return 1
-        width = max(map(len, [name, *outcomes]))
+        width = max(20, *map(len, outcomes))
         _say([f"{name:<{width}} ok: {exporter.described()}"])
         _say(f"{place:<{width}} {_words(outcome)}" for place, outcome in outcomes.items())
+        if any(one.collector.per_database for one in collectors) and not any(" in " in place for place in outcomes):
+            _say([f"{'databases':<{width}} none fits include and exclude: what is read in each database is not read"])
         return int(any(outcome.failed for outcome in outcomes.values()))
     finally:
         exporter.close()

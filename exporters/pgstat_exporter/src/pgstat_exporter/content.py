@@ -203,8 +203,10 @@ def _of_folder(folder: Traversable) -> list[Collector]:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
         raise Problem(f"{folder}: cannot be read: {error.strerror}") from None
-    if wrong := [name for name in names if name.endswith(".yml")]:
-        raise Problem(f"{folder}/{wrong[0]}: the name of a collector's declaration ends in .yaml")
+    for name in names:
+        # Other files may be there, the configuration above all.
+        if name.endswith(".yml") and re.search(r"^queries:", _text(folder / name), re.MULTILINE):
+            raise Problem(f"{folder}/{name}: the name of a collector's declaration ends in .yaml")
     return [_load(folder, name) for name in names if name.endswith(".yaml")]
 
 

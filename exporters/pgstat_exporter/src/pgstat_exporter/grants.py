@@ -65,7 +65,12 @@ def of_target(target: Target, collectors: Iterable[Enabled], schema: str = SCHEM
     """Return the SQL for the role and database of a server's DSN and the collectors that are on."""
     parameters = conninfo_to_dict(target.dsn)
     role, database = str(parameters.get("user") or ROLE), str(parameters.get("dbname") or DATABASE)
-    return text(needed((one.collector for one in collectors), database, schema, data=data), role)
+    wanted = [one.collector for one in collectors]
+    script = text(needed(wanted, database, schema, data=data), role)
+    left = [one.name for one in wanted if one.declaration.role == DATA_ROLE]
+    if left and not data:
+        script += f"\n-- Without {DATA_ROLE}, which --data adds, these are skipped: {', '.join(left)}."
+    return script
 
 
 def text(grants: Iterable[Grant], role: str = ROLE) -> str:

@@ -114,7 +114,8 @@ class Session:
                 row_factory=dict_row,
             )
         except (psycopg.Error, OSError) as error:
-            raise Unreachable(one_line(error)) from None
+            # psycopg says first that the connection failed, as those do who show this.
+            raise Unreachable(one_line(error).removeprefix("connection failed: ")) from None
 
     @contextlib.contextmanager
     def transaction(self, limits: Limits, schema: str | None = None) -> Iterator[None]:
@@ -333,6 +334,8 @@ def _set(connection: Connection, settings: Mapping[str, str]) -> bytes:
 def _password(path: Path) -> str:
     try:
         return path.read_text().rstrip("\n")
+    except OSError as error:
+        raise Unreachable(f"password_file {path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         # What Python says of it would repeat a part of the password.
         raise Unreachable(f"{path}: is not encoded in UTF-8") from None

@@ -36,6 +36,18 @@ def _seconds(value: object) -> object:
 Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0.001, le=86400)]
 """Seconds; written as a number, or with one of the units ms, s, m and h."""
 
+# What pydantic calls by Python's names.
+_WORDS = {
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping of settings",
+    "too_short": "must not be empty",
+    "string_type": "must be text",
+    "string_pattern_mismatch": "must match {pattern}",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+}
+
 Model = TypeVar("Model", bound=Strict)
 
 
@@ -89,7 +101,10 @@ def _fault(fault: Any, model: type[BaseModel]) -> str:
             return f"{path}: is missing"
         case "value_error":
             return f"{path}: {fault['ctx']['error']}" if path else str(fault["ctx"]["error"])
-    said = f"{path}: {fault['msg'].replace('Input should be', 'must be')}"
+    if words := _WORDS.get(fault["type"]):
+        said = f"{path}: {words.format(**fault.get('ctx', {}))}"
+    else:
+        said = f"{path}: {fault['msg'].replace('Input should be', 'must be')}"
     if _SECRET.intersection(fault["loc"]) or isinstance(fault["input"], dict | list):
         return said
     return f"{said}, not {fault['input']!r}"

@@ -121,6 +121,7 @@ class Doorkeeper:
                 try:
                     self._state = _load(self._path)
                     self._stamps = _stamps(self._state.files)
+                    log.write("info", "took up the new web configuration")
                 except Problem as problem:
                     log.write("error", f"the web configuration before stays in force: {problem}")
             return self._state
@@ -130,7 +131,7 @@ def _load(path: Path) -> _State:
     try:
         config = read(WebConfig, path.read_text(), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{path}: cannot be read: {error}") from None
+        raise Problem(f"web_config: {path}: cannot be read: {getattr(error, 'strerror', error)}") from None
     tls = config.tls_server_config
     if tls is None:
         return _State(config, files=(path,))
