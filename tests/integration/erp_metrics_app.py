@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import psycopg
 import psycopg_pool
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
 from psycopg.rows import TupleRow
 
@@ -107,6 +107,12 @@ async def endless() -> StreamingResponse:
                 await asyncio.sleep(0.01)
 
     return StreamingResponse(rows())
+
+
+@app.post("/hochladen")
+async def upload(request: Request) -> int:
+    """Take what the client sends, if it comes to the end of it."""
+    return len(await request.body())
 
 
 @app.get("/abgebrochen")

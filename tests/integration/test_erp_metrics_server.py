@@ -166,7 +166,10 @@ def test_queries_rows_and_errors(served: Served) -> None:
 
 
 def test_clients_that_go_away(served: Served) -> None:
-    """A stream that nobody reads to its end counts once as 499, its queries so far; its connection comes back."""
+    """A stream that nobody reads to its end counts once as 499, its queries so far; its connection comes back.
+
+    So does an upload that breaks off.
+    """
     for _ in range(3):
         with served.http.stream("GET", "/endlos") as response:
             next(response.iter_raw())
@@ -176,6 +179,10 @@ def test_clients_that_go_away(served: Served) -> None:
     calls = served.statements()["endlos"][0]
     assert calls >= 3
     served.settled("erp_db_query_count_total", "query_name", {"endlos": calls})
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", served.ports[0]), timeout=30) as stream:
+            stream.sendall(b"POST /hochladen HTTP/1.1\r\nHost: erp\r\nContent-Length: 100\r\n\r\nhalb")
+    served.settled("erp_http_requests_total", "status", {"499": 3}, endpoint="/hochladen")
 
 
 def test_websockets(served: Served) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from time import perf_counter
+from traceback import walk_tb
 from typing import Any
 
 from erp_metrics.context import Block, current
@@ -97,8 +99,21 @@ class HttpRequest:
         if scope is not None:
             self._route, self.scope = scope.get("route"), None
             if kind == "http":
-                gone = isinstance(error, asyncio.CancelledError) or (error is None and self._status)
+                gone = self._status if error is None else self._gone(error)
                 note_end((ANSWERED, self, perf_counter() - self._started, _GIVEN_UP if gone else _FAILED))
+
+    def _gone(self, error: BaseException) -> bool:
+        """Tell whether an error says that the client or the server gave up."""
+        if isinstance(error, BaseExceptionGroup):
+            return all(map(self._gone, error.exceptions))
+        if isinstance(error, OSError):
+            # The server's `send` raises one; the application's own come from elsewhere, or are about a file to be sent.
+            sends = HttpRequest._send_last.__code__, getattr(self.send_on, "__code__", None)
+            return error.filename is None and any(frame.f_code in sends for frame, _ in walk_tb(error.__traceback__))
+        # Whoever raises Starlette's has imported it, and Starlette makes it of any OSError while it streams a response.
+        if isinstance(error, getattr(sys.modules.get("starlette.requests"), "ClientDisconnect", ())):
+            return not isinstance(error.__context__, OSError) or self._gone(error.__context__)
+        return isinstance(error, asyncio.CancelledError)
 
 
 class Middleware:
