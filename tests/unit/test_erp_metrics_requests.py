@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -400,7 +401,7 @@ def test_queries_of_a_websocket_have_its_template(rig: Rig) -> None:
 
 
 def test_a_plain_asgi_application_is_wrapped(rig: Rig) -> None:
-    """Its routes are not known, so everything is `unmatched`; a WSGI one stays what it is."""
+    """Its routes are not known, so everything is `unmatched`."""
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         query()
@@ -413,11 +414,53 @@ def test_a_plain_asgi_application_is_wrapped(rig: Rig) -> None:
     assert get(wrapped, "/a", "/b")[1].status_code == 204
     assert rig.requests() == {("unmatched", "GET", "204"): 2}
 
-    def wsgi(_environ: Any, _start_response: Any) -> list[bytes]:
-        return []
-
-    assert erp_metrics.instrument(wsgi) is wsgi
     assert erp_metrics.instrument(None) is None
+
+
+class _Callable:
+    """Not `async` itself: it returns what is to be awaited."""
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        return PlainTextResponse(query())(scope, receive, send)
+
+
+class _Awaitable:
+    """As Starlette's HTTPEndpoint: the class is the application."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.arguments = scope, receive, send
+
+    def __await__(self) -> Any:
+        return PlainTextResponse(query())(*self.arguments).__await__()
+
+
+@pytest.mark.parametrize(
+    "app", [_Callable(), _Callable().__call__, functools.partial(_Callable.__call__, _Callable()), _Awaitable]
+)
+def test_an_application_is_what_takes_three_arguments(rig: Rig, app: Any) -> None:
+    wrapped = erp_metrics.instrument(app)
+    assert wrapped is not app
+    assert erp_metrics.instrument(wrapped) is wrapped
+    assert get(wrapped, "/a")[0].text == "ok"
+    assert rig.requests() == {("unmatched", "GET", "200"): 1}
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        lambda environ, start_response: [environ, start_response],
+        lambda environ, start_response, more=None: [environ, start_response, more],
+        lambda *arguments: [arguments],
+        lambda scope: scope,
+        _Callable,
+        "app",
+        dict,
+    ],
+)
+def test_what_may_be_something_else_stays_as_it_is(rig: Rig, caplog: pytest.LogCaptureFixture, app: Any) -> None:  # noqa: ARG001
+    """WSGI's take two arguments."""
+    assert erp_metrics.instrument(app) is app
+    assert "is no ASGI application" in caplog.text
 
 
 def test_an_application_that_runs_already_is_measured_too(rig: Rig) -> None:

@@ -188,8 +188,23 @@ def attach(app: Any, metrics: Metrics) -> Any:
             # It runs already: Starlette takes no more middleware, its built stack does.
             app.middleware_stack = Middleware(app.middleware_stack, metrics, app)
         return app
-    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+    if _is_asgi(app):
         return app if isinstance(app, Middleware) else Middleware(app, metrics)
     if app is not None:
         log.warning("%r is no ASGI application: its queries are measured, its requests are not", app)
     return app
+
+
+def _is_asgi(app: Any) -> bool:
+    if inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
+        return True
+    # What would do with two arguments may be WSGI's.
+    return _takes(app, 3) and not _takes(app, 2)
+
+
+def _takes(app: Any, arguments: int) -> bool:
+    try:
+        inspect.signature(app).bind(*range(arguments))
+    except (TypeError, ValueError):
+        return False
+    return True
