@@ -11,6 +11,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, BackgroundTasks, FastAPI
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
@@ -461,6 +462,52 @@ def test_what_may_be_something_else_stays_as_it_is(rig: Rig, caplog: pytest.LogC
     """WSGI's take two arguments."""
     assert erp_metrics.instrument(app) is app
     assert "is no ASGI application" in caplog.text
+
+
+class _Outer:
+    """Middleware like any other's."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(dict(scope), receive, send)
+
+
+@pytest.mark.parametrize(
+    "outside", [lambda app: app, CORSMiddleware, _Outer, lambda app: _Outer(CORSMiddleware(_Outer(app)))]
+)
+def test_middleware_outside_of_an_application_changes_no_label(rig: Rig, outside: Any) -> None:
+    inner = Starlette(routes=[Route("/a/{q}", plain)])
+    app = Starlette(routes=[Mount("/m", inner), Route("/kunde/{id:int}", plain)])
+    wrapped = erp_metrics.instrument(outside(app))
+    get(wrapped, "/m/a/1", "/kunde/7", "/nirgends")
+    assert rig.endpoints() == {"/m/a/{q}": 1, "/kunde/{id}": 1}
+    assert rig.requests() == {
+        ("/m/a/{q}", "GET", "200"): 1,
+        ("/kunde/{id}", "GET", "200"): 1,
+        ("unmatched", "GET", "404"): 1,
+    }
+    assert rig.value("erp_http_requests_total", endpoint="/kunde/{id}", method="GET", status="500") == 0
+
+
+def test_middleware_that_does_not_tell_what_it_is_round(rig: Rig) -> None:
+    """A route's own path is all that is known; what is inside of itself is not looked through for ever."""
+    app = Starlette(routes=[Route("/kunde/{id:int}", plain)])
+
+    async def outside(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    get(erp_metrics.instrument(outside), "/kunde/7")
+    outer = _Outer(app)
+    outer.app = outer
+    get(erp_metrics.instrument(_Outer(outer)), "/kunde/7")
+    get(erp_metrics.instrument(Starlette(routes=[Mount("/m", outer)])), "/m/x")
+    assert rig.requests() == {
+        ("/kunde/{id}", "GET", "200"): 1,
+        ("unmatched", "GET", "500"): 1,
+        ("/m/{path}", "GET", "500"): 1,
+    }
 
 
 def test_an_application_that_runs_already_is_measured_too(rig: Rig) -> None:

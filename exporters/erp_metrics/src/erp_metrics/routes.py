@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from erp_metrics.metrics import UNMATCHED
@@ -16,6 +17,8 @@ _CONVERTORS = {
     "uuid": "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
 }
 _CACHED = 1000
+# An application inside of more middleware than that is not looked for; nor is one that is inside of itself.
+_MOST_LAYERS = 100
 # Routes may be added while the application runs; looking for them at every unknown path would cost too much.
 _REBUILD_SECONDS = 10
 
@@ -32,7 +35,7 @@ class RouteTable:
     """The routes of a Starlette or FastAPI application, mounted ones and included ones with their whole path."""
 
     def __init__(self, app: Any) -> None:
-        """Take the application; one without `routes` has no templates."""
+        """Take the application, or middleware round it; one without `routes` has no templates."""
         self._app = app
         self._built = 0.0
         self._cache: dict[tuple[str, str], str | None] = {}
@@ -42,9 +45,10 @@ class RouteTable:
 
     def build(self) -> None:
         """Read the routes anew."""
-        self.routes = list(_walk(getattr(self._app, "routes", None) or (), "", ""))
+        routes = _routes(self._app)
+        self.routes = list(_walk(routes, "", ""))
         self._beginnings = _by_beginning(self.routes)
-        self._own = {id(route): (route, template) for route, template in _own(getattr(self._app, "routes", None) or ())}
+        self._own = {id(route): (route, template) for route, template in _own(routes)}
         self._cache.clear()
         self._built = time.monotonic()
 
@@ -102,7 +106,22 @@ def _by_beginning(routes: list[Route]) -> dict[str, list[Route]]:
 def routed(route: Any) -> str:
     """Return what the framework's own route says where our table knows nothing: routes are few, whatever they are."""
     path = getattr(route, "path", None)
-    return path if isinstance(path, str) and path and hasattr(route, "endpoint") else UNMATCHED
+    return _plain(path) if isinstance(path, str) and path and hasattr(route, "endpoint") else UNMATCHED
+
+
+@lru_cache(_CACHED)
+def _plain(path: str) -> str:
+    """Return a route's path without convertors."""
+    return _PARAMETER.sub(r"{\1}", path)
+
+
+def _routes(app: Any) -> list[Any]:
+    """Return an application's routes; it may be inside of middleware."""
+    for _ in range(_MOST_LAYERS):
+        if hasattr(app, "routes") or not hasattr(app, "app"):
+            break
+        app = app.app
+    return list(getattr(app, "routes", None) or ())
 
 
 def _walk(routes: Iterable[Any], prefix: str, pattern: str) -> Iterator[Route]:
@@ -123,7 +142,7 @@ def _own(routes: Iterable[Any]) -> Iterator[tuple[Any, str]]:
     for route in routes:
         path = getattr(route, "path", None)
         if path and hasattr(route, "endpoint") and not callable(getattr(route, "effective_route_contexts", None)):
-            yield route, _PARAMETER.sub(r"{\1}", path)
+            yield route, _plain(path)
 
 
 def _included(route: Any) -> Iterable[Any]:
@@ -138,11 +157,7 @@ def _mounted(route: Any) -> list[Any] | None:
     """Return the routes of a mounted application (none known: an empty list), None for an ordinary route."""
     if hasattr(route, "endpoint") or not hasattr(route, "app"):
         return None
-    app = route.app
-    # An application may be mounted inside of middleware.
-    while not hasattr(app, "routes") and hasattr(app, "app"):
-        app = app.app
-    return list(getattr(app, "routes", None) or ())
+    return _routes(route.app)
 
 
 def _route(template: str, pattern: str, methods: Iterable[str] | None) -> Route:
@@ -151,7 +166,7 @@ def _route(template: str, pattern: str, methods: Iterable[str] | None) -> Route:
         parts += [re.escape(pattern[end : match.start()]), f"(?:{_convertor(match[2])})"]
         end = match.end()
     parts.append(re.escape(pattern[end:]))
-    return Route(_PARAMETER.sub(r"{\1}", template), re.compile("".join(parts)), frozenset(methods or ()))
+    return Route(_plain(template), re.compile("".join(parts)), frozenset(methods or ()))
 
 
 def _convertor(name: str | None) -> str:
