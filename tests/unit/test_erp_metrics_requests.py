@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import Host, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
@@ -136,6 +136,32 @@ def test_templates_of_starlette(rig: Rig, tmp_path: Any) -> None:
         ("/static/{path}", "GET", "200"): 1,
         ("/static/{path}", "GET", "404"): 1,
     }
+
+
+def test_what_a_mounted_application_does_not_know_is_no_later_routes(rig: Rig) -> None:
+    """It answers itself, and a catch-all behind it is not asked; one inside of it is."""
+    inner = Starlette(routes=[Mount("/tief", routes=[Route("/a", plain)]), Route("/b", plain)])
+    other = Starlette(routes=[Route("/a", plain), Route("/{rest:path}", plain)])
+    app = Starlette(
+        routes=[
+            Host("erp.example", Starlette(routes=[Route("/h", plain)])),
+            Mount("/m", inner),
+            Mount("/alles", other),
+            Route("/{rest:path}", plain, methods=["GET", "POST"]),
+        ]
+    )
+    erp_metrics.instrument(app)
+    get(app, "/m/tief/a", "/m/tief/nirgends", "/m/nirgends", "/m/b", "/alles/x", "/m", "/sonst")
+    get(app, "/m/b", method="POST")
+    assert rig.requests() == {
+        ("/m/tief/a", "GET", "200"): 1,
+        ("unmatched", "GET", "404"): 2,
+        ("/m/b", "GET", "200"): 1,
+        ("/m/b", "POST", "405"): 1,
+        ("/alles/{rest}", "GET", "200"): 1,
+        ("/{rest}", "GET", "200"): 2,
+    }
+    assert rig.value("erp_http_requests_total", endpoint="/m/{path}", method="GET", status="200") is None
 
 
 def test_a_server_under_a_prefix_matches_without_it(rig: Rig) -> None:

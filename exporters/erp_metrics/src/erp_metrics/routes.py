@@ -29,6 +29,8 @@ class Route(NamedTuple):
     template: str
     pattern: re.Pattern[str]
     methods: frozenset[str]
+    is_rest: bool = False
+    """It stands for what else a mounted application answers: with 404, and no later route is asked."""
 
 
 class RouteTable:
@@ -46,8 +48,9 @@ class RouteTable:
     def build(self) -> None:
         """Read the routes anew."""
         routes = _routes(self._app)
-        self.routes = list(_walk(routes, "", ""))
-        self._beginnings = _by_beginning(self.routes)
+        found = list(_walk(routes, "", ""))
+        self.routes = [route for route in found if not route.is_rest]
+        self._beginnings = _by_beginning(found)
         self._own = {id(route): (route, template) for route, template in _own(routes)}
         self._cache.clear()
         self._built = time.monotonic()
@@ -80,6 +83,8 @@ class RouteTable:
         first = None
         for route in self._beginnings.get(_beginning(path), self._beginnings.get("", ())):
             if route.pattern.fullmatch(path):
+                if route.is_rest:
+                    break
                 if not route.methods or method in route.methods:
                     return route.template
                 first = first or route
@@ -129,12 +134,17 @@ def _walk(routes: Iterable[Any], prefix: str, pattern: str) -> Iterator[Route]:
         for route in _included(outer):
             path = getattr(route, "path", "")
             inner = _mounted(route)
-            if inner is None and path:
-                yield _route(prefix + path, pattern + path, getattr(route, "methods", None))
-            elif inner:
-                yield from _walk(inner, prefix + path, pattern + path)
-            elif inner is not None:
-                yield _route(f"{prefix}{path}/{{path}}", f"{pattern}{path}/{{path:path}}", None)
+            if inner is None:
+                if path:
+                    yield _route(prefix + path, pattern + path, getattr(route, "methods", None))
+                continue
+            yield from _walk(inner, prefix + path, pattern + path)
+            rest = _route(f"{prefix}{path}/{{path}}", f"{pattern}{path}/{{path:path}}", None)
+            if not inner:
+                yield rest
+            elif hasattr(route, "path"):
+                # A host's application is one of several for the same paths.
+                yield rest._replace(is_rest=True)
 
 
 def _own(routes: Iterable[Any]) -> Iterator[tuple[Any, str]]:
