@@ -103,6 +103,8 @@ class Connections:
     @fails_open
     def refresh(self) -> None:
         """Show this process's pools and connections as they are."""
+        if not (_asked or _out or self._out_shown or self.seconds):
+            return
         with self._metrics.lock:
             out = Counter(pool for _, pool in _out.copy().values())
             self._metrics.add(self._metrics.connections, out.total() - self._out_shown)

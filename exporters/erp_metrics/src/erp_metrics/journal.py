@@ -8,6 +8,7 @@ and when the process ends.
 
 import threading
 from collections import deque
+from time import sleep
 from typing import Any, Protocol
 
 from erp_metrics.faults import report
@@ -78,7 +79,8 @@ def count_batch() -> None:
 def count_all() -> None:
     """Count what has been noted so far, and let it be seen."""
     with _State.lock:
-        _count()
+        if ended or results:
+            _count()
         if _State.counter is not None:
             _State.counter.settle()
 
@@ -119,6 +121,7 @@ def _forget() -> None:
 
 
 def _regularly() -> None:
-    pause = threading.Event()
-    while not pause.wait(_SECONDS):
+    while True:
+        # Waiting for an event that never comes would cost twice as much.
+        sleep(_SECONDS)
         count_all()

@@ -76,8 +76,9 @@ class Recorder:
     @fails_open
     def settle(self) -> None:
         """Let what was counted be seen."""
-        self._unsettled = 0
-        self.metrics.settle()
+        if self._unsettled:
+            self.metrics.settle()
+            self._unsettled = 0
         if self.metrics.shared:
             # Nobody else can ask this process's pools when the metrics are shown.
             self.connections.refresh()

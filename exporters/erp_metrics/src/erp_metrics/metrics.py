@@ -209,14 +209,19 @@ class Metrics(Collector):
 
     def settle(self) -> None:
         """Add what was counted since the last time to the numbers that are shown."""
+        # Most have nothing to add, four times a second.
         with self.lock:
+            slow = self._bounds.index(self._slow) + 1
             for series in self._queries.values():
-                series.settle(self._bounds, self._bounds.index(self._slow) + 1)
+                if series.seconds:
+                    series.settle(self._bounds, slow)
             # An application that starts adds its routes' meanwhile.
             for endpoint in list(self._endpoints.values()):
-                endpoint.settle()
+                if endpoint.queries:
+                    endpoint.settle()
             for answers in self._answers.values():
-                answers.settle(self._bounds, _QUERIES)
+                if answers.seconds:
+                    answers.settle(self._bounds, _QUERIES)
 
     def add(self, cells: Cells, number: float, which: int = 0) -> None:
         """Add to one of some numbers."""

@@ -37,12 +37,11 @@ class Series:
         """Add what came since the last time; from bucket `slow` on, a query was slow. The caller holds the lock."""
         seconds, rows = self.seconds, self.rows
         self.forget()
-        if seconds:
-            buckets = _observe(self.duration, 0, bounds, seconds)
-            _add(self.counts, 0, len(seconds))
-            _add(self.counts, 1, rows)
-            _add(self.counts, 2, sum(number for bucket, number in buckets.items() if bucket >= slow))
-            _add(self.source, 0, len(seconds))
+        buckets = _observe(self.duration, 0, bounds, seconds)
+        _add(self.counts, 0, len(seconds))
+        _add(self.counts, 1, rows)
+        _add(self.counts, 2, sum(number for bucket, number in buckets.items() if bucket >= slow))
+        _add(self.source, 0, len(seconds))
 
 
 class Endpoint:
@@ -84,11 +83,10 @@ class Answers:
         """Add what came since the last time; the caller holds the lock."""
         seconds, queries = self.seconds, self.queries
         self.forget()
-        if seconds:
-            _add(self.requests, 0, len(seconds))
-            _observe(self.durations, 0, bounds, seconds)
-            # Behind the buckets of the duration, the one without bound included, and its sum.
-            _observe(self.durations, len(bounds) + 2, query_bounds, queries)
+        _add(self.requests, 0, len(seconds))
+        _observe(self.durations, 0, bounds, seconds)
+        # Behind the buckets of the duration, the one without bound included, and its sum.
+        _observe(self.durations, len(bounds) + 2, query_bounds, queries)
 
 
 def _add(cells: Cells, which: int, number: float) -> None:
