@@ -1,6 +1,7 @@
 """Every way to run a query with psycopg, on a real server: counted once, under its name, with its real duration."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Generator, Iterator
 from typing import Any, cast
@@ -144,6 +145,51 @@ def test_what_fails_counts_with_its_duration(rig: Rig, database: str) -> None:
     classes = {"lang": "57", "insert_lager": "23"}
     assert rig.errors() == {(name, classes.get(name, "42")): 1 for name in names if name != "set"}
     assert 0.2 <= rig.seconds("lang") < 1
+
+
+def test_a_copy_that_anothers_error_aborts_has_failed(rig: Rig, database: str) -> None:
+    """Once, as by an error of the application's own, and the other's class is not its."""
+    with contextlib.ExitStack() as stack:
+        one, two, three = (stack.enter_context(psycopg.connect(database, autocommit=True)) for _ in range(3))
+        with (
+            pytest.raises(psycopg.errors.UndefinedTable),
+            one.cursor().copy("/* name: aussen */ COPY lager (id) FROM STDIN"),
+            two.cursor().copy("/* name: innen */ COPY lager (id) FROM STDIN"),
+        ):
+            three.execute("SELECT 1 FROM weg")
+        own = one.cursor().copy("/* name: selbst */ COPY lager (id) FROM STDIN")
+        with pytest.raises(psycopg.errors.UniqueViolation), own as copy:
+            copy.write("1\n")
+    assert rig.queries() == dict.fromkeys(("aussen", "innen", "select_weg", "selbst"), 1)
+    assert rig.errors() == {
+        ("select_weg", "42"): 1,
+        ("aussen", "none"): 1,
+        ("innen", "none"): 1,
+        ("selbst", "23"): 1,
+    }
+
+
+def test_a_copy_that_anothers_error_aborts_has_failed_with_asyncio(rig: Rig, database: str) -> None:
+    """A task that is cancelled in a query gives up both."""
+
+    async def run(statement: str) -> None:
+        async with (
+            await psycopg.AsyncConnection.connect(database) as one,
+            await psycopg.AsyncConnection.connect(database) as two,
+            one.cursor().copy("COPY lager (id) FROM STDIN"),
+        ):
+            await two.execute(statement)
+
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        asyncio.run(run("SELECT 1 FROM weg"))
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(run("/* name: lang */ SELECT pg_sleep(60)"), 0.5))
+    assert rig.errors() == {
+        ("select_weg", "42"): 1,
+        ("copy_lager", "none"): 1,
+        ("lang", "cancelled"): 1,
+        ("copy_lager", "cancelled"): 1,
+    }
 
 
 def test_a_query_that_waits_for_a_lock_is_as_slow_as_it_was(rig: Rig, database: str) -> None:

@@ -213,7 +213,7 @@ def end(running: Running | None, error: BaseException | None = None) -> None:
     if running is not None:
         seconds = running.elapsed + perf_counter() - running.started
         note_end((running.statement, running.context, seconds, running.rows))
-        kind = running.error if error is None else new_class(error)
+        kind = (None if error is None else new_class(error)) or running.error
         if kind is not None:
             note_result((running.statement, block_of(running.context), 0, kind))
 

@@ -1,5 +1,6 @@
 """psycopg 3: statements whose rows come later than they are sent: streams, COPY and server-side cursors."""
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -11,6 +12,7 @@ from erp_metrics import measure
 from erp_metrics.faults import fails_open
 from erp_metrics.measure import Running
 from erp_metrics.patching import replace
+from erp_metrics.sqlstate import CANCELLED, NO_SQLSTATE
 
 _Method = Callable[..., Any]
 
@@ -88,7 +90,7 @@ def _copy(original: _Method) -> _Method:
                 async with original(self, statement, *args, **kwargs) as copy:
                     yield copy
             except BaseException as error:
-                measure.end(running, error)
+                _aborted(running, error)
                 raise
             _copied(self, running)
 
@@ -102,7 +104,7 @@ def _copy(original: _Method) -> _Method:
             with original(self, statement, *args, **kwargs) as copy:
                 yield copy
         except BaseException as error:
-            measure.end(running, error)
+            _aborted(running, error)
             raise
         _copied(self, running)
 
@@ -184,6 +186,14 @@ def _copied(cursor: Any, running: Running | None) -> None:
     if running is not None:
         running.rows = max(cursor.rowcount, 0)
         measure.end(running)
+
+
+@fails_open
+def _aborted(running: Running | None, error: BaseException) -> None:
+    if running is not None:
+        # One that was counted already is another statement's, and ran through the block: no pipeline takes a COPY.
+        running.error = CANCELLED if isinstance(error, asyncio.CancelledError) else NO_SQLSTATE
+        measure.end(running, error)
 
 
 @fails_open
