@@ -276,6 +276,34 @@ def test_a_block_may_be_left_anywhere(rig: Rig) -> None:
     assert rig.endpoints() == {"/x": 4, "/kept": 1, "none": 1}
 
 
+def test_a_block_that_outlives_what_is_round_it(rig: Rig) -> None:
+    """A generator that is left later gives back the context without the blocks that were left before."""
+
+    def rows(name: str) -> Iterator[None]:
+        with erp_metrics.query(name):
+            yield
+
+    def kept(*generators: Iterator[None]) -> Response:
+        with erp_metrics.query("outer"):
+            for one in generators:
+                next(one)
+            query()
+        return PlainTextResponse(query())
+
+    async def answer(_request: Request) -> Response:
+        first, second = rows("first"), rows("second")
+        kept(first, second)
+        for one in (first, second):
+            assert next(one, None) is None
+        return PlainTextResponse(query())
+
+    app = Starlette(routes=[Route("/x", answer)])
+    erp_metrics.instrument(app)
+    get(app, "/x")
+    assert rig.queries() == {"second": 2, "select": 1}
+    assert rig.endpoints() == {"/x": 3}
+
+
 def test_what_waits_to_be_counted_is_never_more_than_a_batch(rig: Rig) -> None:
     """Nobody asks for the numbers: what was noted is counted all the same, and what lasted long at once."""
 

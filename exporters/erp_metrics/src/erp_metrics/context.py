@@ -48,10 +48,17 @@ class query:  # noqa: N801 - reads as a verb: `with erp_metrics.query("artikel_s
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # No token: a generator may be left in another context than it was entered in, or after its request.
-        context = current.get()
-        if isinstance(context, Block) and context.by is self:
-            current.set(context.outer)
+        # No token: a generator may be left in another context than it was entered in, after its request, or after what
+        # was round it.
+        context, inner = current.get(), []
+        while isinstance(context, Block) and context.by is not self:
+            inner.append(context)
+            context = context.outer
+        if isinstance(context, Block):
+            context = context.outer
+            for block in reversed(inner):
+                context = block._replace(outer=context)
+            current.set(context)
 
     async def __aenter__(self) -> None:
         self.__enter__()
