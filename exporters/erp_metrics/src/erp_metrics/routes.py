@@ -30,7 +30,7 @@ class Route(NamedTuple):
     pattern: re.Pattern[str]
     methods: frozenset[str]
     is_rest: bool = False
-    """It stands for what else a mounted application answers: with 404, and no later route is asked."""
+    """It stands for what else a mounted application answers: no later route is asked."""
 
 
 class RouteTable:
