@@ -169,11 +169,30 @@ def test_pools_that_have_changed_are_not_counted_and_work(
     assert "AsyncConnectionPool.putconn takes self, conn, how: its connections are not counted" in caplog.text
 
 
-def test_arguments_that_make_no_sense_break_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"queries": 3}, "measuring failed"),
+        ({"queries": "artikel"}, "queries is a list of names, not 'artikel'; nothing is measured"),
+        ({"metrics_port": "8001"}, "metrics_port is a number up to 65535, not '8001'"),
+        ({"metrics_port": 65536}, "not 65536"),
+        ({"statements": {1: "artikel"}}, "not 'artikel' to 1"),
+        ({"statements": {"SELECT 1": 2}}, "not 2 to 'SELECT 1'"),
+        ({"statements": 7}, "nothing is measured"),
+        ({"max_query_names": -5}, "max_query_names is a whole number from 0 on, not -5"),
+        ({"slow_seconds": 0}, "slow_seconds is above 0, not 0"),
+        ({"slow_seconds": "1"}, "nothing is measured"),
+    ],
+)
+def test_arguments_that_make_no_sense_break_nothing(
+    caplog: pytest.LogCaptureFixture, arguments: dict[str, Any], said: str
+) -> None:
+    """They are logged, and nothing is hooked."""
     setup.remove()
     app = _application()
-    assert erp_metrics.instrument(app, queries=3) is app  # type: ignore[arg-type]
-    assert "measuring failed" in caplog.text
+    assert erp_metrics.instrument(app, **arguments) is app
+    assert said in caplog.text
+    assert not patching.installed()
     _still_works(app)
     setup.remove()
 
@@ -184,7 +203,10 @@ def test_a_port_in_use_is_one_logged_line(rig: Rig, caplog: pytest.LogCaptureFix
         port = taken.getsockname()[1]
         assert erp_metrics.instrument(app, metrics_port=port) is app
     (line,) = [record.getMessage() for record in caplog.records if record.name == "erp_metrics"]
-    assert line.startswith(f"no metrics on 127.0.0.1:{port}: Address already in use")
+    assert line == (
+        f"no metrics on 127.0.0.1:{port}: Address already in use (another process of this application? for several, "
+        "set PROMETHEUS_MULTIPROC_DIR); the application goes on without"
+    )
     _still_works(app)
     assert rig.requests()["/engine", "GET", "200"] == 1
 

@@ -38,11 +38,10 @@ def serve(port: int, listen: str) -> None:
         if directory and fault.errno == errno.EADDRINUSE:
             log.info("another process serves the metrics on %s:%d", listen, port)
         else:
-            log.error(
-                "no metrics on %s:%d: %s; the application goes on without",
-                listen,
-                port,
-                fault.strerror or fault,
-            )
+            advice = ""
+            if fault.errno == errno.EADDRINUSE:
+                advice = " (another process of this application? for several, set PROMETHEUS_MULTIPROC_DIR)"
+            reason = fault.strerror or fault
+            log.error("no metrics on %s:%d: %s%s; the application goes on without", listen, port, reason, advice)
     except Exception as fault:  # noqa: BLE001 - whatever it is, the application goes on
         report("exposition.serve", fault)

@@ -7,7 +7,7 @@ from re import Pattern
 from typing import Any
 
 from erp_metrics import asgi, exposition, journal, measure, patching, pool_hooks, psycopg_hooks, sqlalchemy_hooks
-from erp_metrics.faults import fails_open, report
+from erp_metrics.faults import fails_open, log, report
 from erp_metrics.measure import Recorder, switch
 from erp_metrics.metrics import Metrics
 from erp_metrics.names import Names
@@ -31,6 +31,10 @@ def instrument(
     slow_seconds: float,
 ) -> Any:
     """See erp_metrics.instrument."""
+    wrong = _wrong(metrics_port, queries, statements, max_query_names, slow_seconds)
+    if wrong:
+        log.error("instrument: %s; nothing is measured, and the application goes on without", wrong)
+        return app
     recorder = _recorder(queries, statements, max_query_names, slow_seconds)
     if recorder is None:
         return app
@@ -51,6 +55,23 @@ def remove() -> None:
     if switch.recorder is not None:
         switch.recorder.metrics.unregister()
     measure.use(None)
+
+
+def _wrong(port: Any, queries: Any, statements: Any, max_query_names: Any, slow_seconds: Any) -> str | None:
+    """Return what is wrong with arguments that types do not tell the application's authors."""
+    if port is not None and (type(port) is not int or not 0 < port < 65536):
+        return f"metrics_port is a number up to 65535, not {port!r}"
+    # A text is a list of its letters, too.
+    if isinstance(queries, str):
+        return f"queries is a list of names, not {queries!r}"
+    for statement, name in dict(statements).items():
+        if not isinstance(statement, (str, Pattern)) or not isinstance(name, str):
+            return f"statements gives names to texts or patterns, not {name!r} to {statement!r}"
+    if type(max_query_names) is not int or max_query_names < 0:
+        return f"max_query_names is a whole number from 0 on, not {max_query_names!r}"
+    if not slow_seconds > 0:
+        return f"slow_seconds is above 0, not {slow_seconds!r}"
+    return None
 
 
 @fails_open
