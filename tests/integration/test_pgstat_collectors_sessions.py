@@ -156,6 +156,19 @@ def test_blocking_chain(tables: PostgresServer, tmp_path: Path) -> None:
         assert not answer.labelled(worst, "state")
 
 
+def test_locks_of_a_prepared_transaction_are_held(tables: PostgresServer, tmp_path: Path) -> None:
+    """No process has them any more, and nobody else gets them."""
+    held = 'pg_locks_granted{mode="AccessExclusiveLock"}'
+    with reading(tables, tmp_path, "locks") as exporter:
+        shows(exporter, {held: 0})
+        with psycopg.connect(tables.dsn()) as forgotten:
+            forgotten.execute("LOCK TABLE one IN ACCESS EXCLUSIVE MODE")
+            forgotten.execute("PREPARE TRANSACTION 'test_locks'")
+        shows(exporter, {held: 1})
+        tables.execute("ROLLBACK PREPARED 'test_locks'")
+        shows(exporter, {held: 0})
+
+
 def entries(server: PostgresServer) -> int:
     """Return how many objects are in the shared lock table, counted here."""
     rows = server.execute("SELECT to_jsonb(l) FROM pg_locks AS l WHERE NOT fastpath AND mode <> 'SIReadLock'")

@@ -5,7 +5,9 @@ WITH known (mode) AS (
 )
 SELECT
     mode AS mode,
-    CASE WHEN grouping(mode) = 0 THEN count(*) FILTER (WHERE granted AND pid <> pg_backend_pid()) END AS granted,
+    -- A prepared transaction has no process.
+    CASE WHEN grouping(mode) = 0 THEN count(*) FILTER (WHERE granted AND pid IS DISTINCT FROM pg_backend_pid()) END
+        AS granted,
     CASE WHEN grouping(mode) = 1 THEN count(*) FILTER (WHERE NOT granted) END AS waiting,
     CASE WHEN grouping(mode) = 1 THEN greatest(extract(epoch FROM max(clock_timestamp() - waitstart)), 0) END::float8
         AS longest_wait,
