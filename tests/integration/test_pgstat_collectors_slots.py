@@ -1,7 +1,7 @@
 """Replication slots: what they hold back, by positions worked out from LSNs, and what decoding spills."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -59,6 +59,60 @@ def test_a_slot_that_nobody_reads(primary: PostgresServer, tmp_path: Path) -> No
             primary.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
             primary.execute("SELECT pg_reload_conf(), pg_drop_replication_slot('idle')")
         assert 'pg_replication_slot_active{slot_name="idle"' not in exporter.scrape().body
+
+
+def overtaken(server: PostgresServer) -> None:
+    """Write more WAL than slots may keep."""
+    set_for_a_checkpoint(server, "max_slot_wal_keep_size", "1MB", 3)
+
+
+def left_alone(server: PostgresServer) -> None:
+    """Wait longer than slots may be idle."""
+    time.sleep(1.1)
+    set_for_a_checkpoint(server, "idle_replication_slot_timeout", "1s", 0)
+
+
+def set_for_a_checkpoint(server: PostgresServer, name: str, value: str, segments: int) -> None:
+    """Change a setting, fill so many segments of WAL, and make a checkpoint."""
+    server.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+    try:
+        server.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: server.execute(f"SHOW {name}") == [(value,)], "it is set")
+        for _ in range(segments):
+            server.execute("SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()")
+        server.execute("CHECKPOINT")
+    finally:
+        server.execute(f"ALTER SYSTEM RESET {name}")
+        server.execute("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize("lose", [overtaken, left_alone])
+def test_a_slot_that_is_lost_holds_nothing_back(
+    primary: PostgresServer, tmp_path: Path, lose: Callable[[PostgresServer], None]
+) -> None:
+    """Its columns go on saying so; one that was never used is not lost."""
+    if lose is left_alone and major_of(primary) < 18:
+        pytest.skip("slots may be idle for ever before version 18")
+    slot = '{slot_name="lost",slot_type="logical"}'
+    horizon = 'pg_xmin_horizon_age_xids{holder="replication_slot_catalog"}'
+    unused = 'pg_replication_slot_invalidated{slot_name="unused",slot_type="physical"}'
+    primary.execute("SELECT pg_create_logical_replication_slot('lost', 'pgoutput')")
+    primary.execute("SELECT pg_create_physical_replication_slot('unused')")
+    try:
+        with reading(primary, tmp_path, "slots", "horizon") as exporter:
+            primary.execute("SELECT pg_current_xact_id()")
+            ((age,),) = primary.execute("SELECT age(catalog_xmin) FROM pg_replication_slots WHERE slot_name = 'lost'")
+            assert age > 0
+            shows(exporter, {horizon: age, f"pg_replication_slot_catalog_xmin_age_xids{slot}": age})
+            lose(primary)
+            shows(exporter, {f"pg_replication_slot_invalidated{slot}": 1, horizon: 0, unused: 0} | {
+                f"pg_replication_slot_{name}{slot}": None
+                for name in ("retained_bytes", "xmin_age_xids", "catalog_xmin_age_xids")
+            })  # fmt: skip
+        left = "SELECT catalog_xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = 'lost'"
+        assert primary.execute(left) == [(True,)]
+    finally:
+        primary.execute("SELECT pg_drop_replication_slot('lost'), pg_drop_replication_slot('unused')")
 
 
 def test_logical_decoding_that_spills(primary: PostgresServer, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ WITH holders (holder, age, prepared) AS (
     CROSS JOIN LATERAL (
         VALUES ('replication_slot', age(s.xmin)), ('replication_slot_catalog', age(s.catalog_xmin))
     ) AS a (holder, age)
+    -- One that was invalidated holds nothing back, whatever its columns still say.
+    WHERE s.wal_status IS DISTINCT FROM 'lost'
 ),
 known (holder) AS (
     VALUES ('session'), ('standby'), ('prepared_transaction'), ('replication_slot'), ('replication_slot_catalog')

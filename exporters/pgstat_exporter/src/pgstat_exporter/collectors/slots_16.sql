@@ -9,12 +9,12 @@ SELECT
     s.slot_name::text AS slot_name,
     s.slot_type AS slot_type,
     s.active::int AS active,
-    (greatest(p.lsn, s.restart_lsn) - s.restart_lsn)::float8 AS retained,
+    (greatest(p.lsn, h.restart_lsn) - h.restart_lsn)::float8 AS retained,
     (greatest(p.lsn, s.confirmed_flush_lsn) - s.confirmed_flush_lsn)::float8 AS unconfirmed,
     s.safe_wal_size AS safe_wal,
-    (s.wal_status = 'lost' OR coalesce(s.conflicting, false))::int AS invalidated,
-    age(s.xmin) AS xmin_age,
-    age(s.catalog_xmin) AS catalog_xmin_age,
+    (coalesce(s.wal_status = 'lost', false) OR coalesce(s.conflicting, false))::int AS invalidated,
+    age(h.xmin) AS xmin_age,
+    age(h.catalog_xmin) AS catalog_xmin_age,
     t.spill_txns AS spill_txns,
     t.spill_count AS spill_count,
     t.spill_bytes AS spill_bytes,
@@ -24,5 +24,7 @@ SELECT
     t.total_bytes AS total_bytes
 FROM pg_replication_slots AS s
 CROSS JOIN position AS p
+-- One that was invalidated holds nothing back, whatever its columns still say.
+LEFT JOIN LATERAL (SELECT s.restart_lsn, s.xmin, s.catalog_xmin WHERE s.wal_status IS DISTINCT FROM 'lost') AS h ON true
 LEFT JOIN pg_stat_replication_slots AS t ON t.slot_name = s.slot_name
 WHERE NOT s.temporary

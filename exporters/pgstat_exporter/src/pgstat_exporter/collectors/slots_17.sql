@@ -9,14 +9,14 @@ SELECT
     s.slot_name::text AS slot_name,
     s.slot_type AS slot_type,
     s.active::int AS active,
-    (greatest(p.lsn, s.restart_lsn) - s.restart_lsn)::float8 AS retained,
+    (greatest(p.lsn, h.restart_lsn) - h.restart_lsn)::float8 AS retained,
     (greatest(p.lsn, s.confirmed_flush_lsn) - s.confirmed_flush_lsn)::float8 AS unconfirmed,
     s.safe_wal_size AS safe_wal,
-    (s.wal_status = 'lost' OR s.invalidation_reason IS NOT NULL)::int AS invalidated,
+    (coalesce(s.wal_status = 'lost', false) OR s.invalidation_reason IS NOT NULL)::int AS invalidated,
     extract(epoch FROM s.inactive_since)::float8 AS inactive_since,
     s.synced::int AS synced,
-    age(s.xmin) AS xmin_age,
-    age(s.catalog_xmin) AS catalog_xmin_age,
+    age(h.xmin) AS xmin_age,
+    age(h.catalog_xmin) AS catalog_xmin_age,
     t.spill_txns AS spill_txns,
     t.spill_count AS spill_count,
     t.spill_bytes AS spill_bytes,
@@ -26,5 +26,7 @@ SELECT
     t.total_bytes AS total_bytes
 FROM pg_replication_slots AS s
 CROSS JOIN position AS p
+-- One that was invalidated holds nothing back, whatever its columns still say.
+LEFT JOIN LATERAL (SELECT s.restart_lsn, s.xmin, s.catalog_xmin WHERE s.wal_status IS DISTINCT FROM 'lost') AS h ON true
 LEFT JOIN pg_stat_replication_slots AS t ON t.slot_name = s.slot_name
 WHERE NOT s.temporary
