@@ -1,5 +1,6 @@
 """What runs out: transaction ids, multixacts and the numbers of sequences; burnt and counted by hand."""
 
+import psycopg
 import pytest
 
 from tests.integration.pgstat_subject import Subject
@@ -118,6 +119,40 @@ def test_sequences(subject: Subject) -> None:
     )
     assert answer.value("pg_sequences_highest_used_ratio", datname=subject.name) == 1
     assert answer.value("pg_sequences_read", datname=subject.name) == 9
+
+
+def test_sequences_whose_next_number_does_not_fit(subject: Subject) -> None:
+    """The share is 1 exactly where the next number cannot be had or stored, whatever was used so far."""
+    full = {
+        "ueber_int": ("int", "MINVALUE 2147483648", 2147483648),
+        "weit_ueber": ("int", "MINVALUE 3000000000", 3000000000),
+        "nie_benutzt": ("int", "MINVALUE 3000000000", None),
+        "unter_smallint": ("smallint", "INCREMENT -1 MINVALUE -50000 MAXVALUE -40000", -40001),
+        "vor_dem_ersten": ("smallint", "MINVALUE -50000 START -50000", -40000),
+        "am_boden": ("smallint", "INCREMENT -1 MINVALUE -40000", -32768),
+        "einzige": ("smallint", "MINVALUE 32767", 32767),
+        "in_schritten": ("bigint", "INCREMENT 10 MAXVALUE 100", 91),
+    }
+    free = {
+        "halb_hinab": ("smallint", "INCREMENT -1 MINVALUE -40000", -16384),
+        "noch_einzige": ("smallint", "MINVALUE 32767", None),
+        "passt_gerade": ("smallint", "MINVALUE -50000", 32766),
+    }
+    for name, (column, options, last) in (full | free).items():
+        subject.do(
+            f"CREATE TABLE zu_{name} (id {column})",
+            f"CREATE SEQUENCE {name} {options} OWNED BY zu_{name}.id",
+            *([] if last is None else [f"SELECT setval('{name}', {last})"]),
+        )
+    answer = subject.ask("sequences")
+    ratios = dict.fromkeys(full, 1.0) | {"halb_hinab": 16384 / 32768, "passt_gerade": 65535 / 65536}
+    assert subject.shown(answer, "pg_sequence_used_ratio", "relname") == pytest.approx(ratios)
+    draw = "INSERT INTO zu_{0} VALUES (nextval('{0}'))"
+    for name in free:
+        subject.do(draw.format(name))
+    for name in full:
+        with pytest.raises(psycopg.DataError):
+            subject.do(draw.format(name))
 
 
 def test_many_sequences_leave_the_table_of_locks_its_room(subject: Subject) -> None:

@@ -24,8 +24,10 @@ known AS (
         q.seqrelid,
         n.nspname,
         c.relname,
-        q.seqincrement > 0 AS up,
-        greatest(q.seqmin, min(w.low)) AS low,
+        q.seqincrement AS step,
+        q.seqstart AS start,
+        -- Above the highest, where the column holds none of its numbers.
+        greatest(q.seqmin, max(w.low)) AS low,
         least(q.seqmax, min(w.high)) AS high
     FROM pg_sequence AS q
     JOIN pg_class AS c ON c.oid = q.seqrelid
@@ -38,7 +40,7 @@ known AS (
     WHERE NOT q.seqcycle
         AND (c.relpersistence = 'p' OR c.relpersistence = 'u' AND NOT pg_is_in_recovery())
         AND q.seqrelid NOT IN (SELECT relation FROM locked)
-    GROUP BY q.seqrelid, n.nspname, c.relname, q.seqincrement, q.seqmin, q.seqmax
+    GROUP BY q.seqrelid, n.nspname, c.relname, q.seqincrement, q.seqstart, q.seqmin, q.seqmax
 ),
 chosen AS MATERIALIZED (
     SELECT *
@@ -46,12 +48,16 @@ chosen AS MATERIALIZED (
     ORDER BY high::numeric - low, seqrelid
     LIMIT current_setting('max_locks_per_transaction')::int * current_setting('max_connections')::int / 8
 ),
--- What was used of the numbers that there are, counted from the end at which it starts by default.
+-- What was used of the numbers that there are, counted from the end at which it starts by default; all of them, where
+-- the next one is none of them.
 used AS MATERIALIZED (
     SELECT
         nspname,
         relname,
-        ((CASE WHEN up THEN last - low ELSE high - last END + 1) / (high::numeric - low + 1))::float8 AS ratio
+        CASE
+            WHEN coalesce(last + step, start) NOT BETWEEN low AND high THEN 1
+            ELSE greatest((CASE WHEN step > 0 THEN last - low ELSE high - last END + 1) / (high::numeric - low + 1), 0)
+        END::float8 AS ratio
     FROM (SELECT *, pg_sequence_last_value(seqrelid)::numeric AS last FROM chosen) AS c
 )
 SELECT
