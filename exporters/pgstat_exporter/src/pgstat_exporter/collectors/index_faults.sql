@@ -1,7 +1,10 @@
 -- Three faults, each first as a sum over the database, then index by index. Definitions are compared as they are
 -- stored (where the words of an expression stood in its statement aside): pg_get_indexdef would lock the table.
+-- A concurrent build is known by its table (at times by that one's TOAST table): of its indexes it names one at a time.
 WITH building AS MATERIALIZED (
-    SELECT index_relid FROM pg_stat_progress_create_index WHERE index_relid IS NOT NULL
+    SELECT relid
+    FROM pg_stat_progress_create_index
+    WHERE datname = current_database() AND command LIKE '% CONCURRENTLY'
 ),
 one AS MATERIALIZED (
     SELECT
@@ -12,7 +15,7 @@ one AS MATERIALIZED (
         pg_stat_get_numscans(c.oid) AS scans,
         c.relkind = 'i' AND NOT (i.indisunique OR i.indisexclusion OR i.indisreplident) AS dispensable,
         i.indisvalid AND i.indisready AND i.indislive AS valid,
-        c.oid IN (SELECT index_relid FROM building) AS is_built,
+        EXISTS (SELECT FROM building AS b WHERE b.relid IN (t.oid, t.reltoastrelid)) AS is_built,
         c.relkind = 'i' AND i.indisvalid AND NOT i.indisexclusion
             AND row_number() OVER same > 1
             AND (NOT i.indisunique OR first_value(i.indnullsnotdistinct) OVER same = i.indnullsnotdistinct) AS duplicate
