@@ -75,6 +75,32 @@ def test_how_far_number_ranges_reach(subject: Subject) -> None:
     assert subject.shown(answer, "pg_partitions", "relname") == {"belege": 4, "voll": 1, "worte": 1}
 
 
+def test_bounds_that_no_sample_can_hold(subject: Subject) -> None:
+    """They count as infinite, and what stands beside them is there."""
+    subject.do(f"ALTER DATABASE {subject.name} SET timezone = 'Europe/Berlin'")
+    subject.do(
+        "CREATE TABLE riesig (nr numeric) PARTITION BY RANGE (nr)",
+        *ranges("riesig", "-1e400", "1e-400", "5", "1e400"),
+        "CREATE TABLE gross (nr numeric) PARTITION BY RANGE (nr)",
+        *ranges("gross", "-1e308", "1e308"),
+        "CREATE TABLE negativ (nr numeric) PARTITION BY RANGE (nr)",
+        *ranges("negativ", "-2e400", "-1e400"),
+        "CREATE TABLE winzig (nr numeric) PARTITION BY RANGE (nr)",
+        *ranges("winzig", "-1", "1e-400"),
+        # Dates reach further than moments do.
+        "CREATE TABLE weit (am date) PARTITION BY RANGE (am)",
+        *ranges("weit", "'4714-11-24 BC'", "'2026-01-01'", "'5874897-12-31'"),
+        "CREATE TABLE alt (am date) PARTITION BY RANGE (am)",
+        *ranges("alt", "'4714-11-24 BC'", "'2026-01-02'"),
+    )
+    answer = subject.ask("partitions")
+    ends = {"riesig": float("inf"), "gross": 1e308, "negativ": float("-inf"), "winzig": 0}
+    assert subject.shown(answer, "pg_partitions_end_value", "relname") == ends
+    ends = {"weit": float("inf"), "alt": epoch("2026-01-01T23:00+00:00")}
+    assert subject.shown(answer, "pg_partitions_end_timestamp_seconds", "relname") == ends
+    assert subject.shown(answer, "pg_partitions_ahead", "relname")["riesig"] == 3
+
+
 def test_rows_in_default_partitions(subject: Subject) -> None:
     """Counted to 10,000 and summed over the tree; 0 where nothing went astray."""
     subject.do(
@@ -90,6 +116,17 @@ def test_rows_in_default_partitions(subject: Subject) -> None:
         "CREATE TABLE tief_1_rest PARTITION OF tief_1 DEFAULT",
         "CREATE TABLE tief_rest PARTITION OF tief DEFAULT",
         "INSERT INTO tief VALUES (1, 1), (1, 2), (2, 1)",
+        # Whose DEFAULT partition is partitioned again, and has one itself.
+        "CREATE TABLE weiter (ort int, am int) PARTITION BY LIST (ort)",
+        "CREATE TABLE weiter_rest PARTITION OF weiter DEFAULT PARTITION BY RANGE (am)",
+        *ranges("weiter_rest", "0", "10"),
+        "CREATE TABLE weiter_rest_rest PARTITION OF weiter_rest DEFAULT",
+        "INSERT INTO weiter VALUES (1, 1), (2, 2), (3, 99)",
+        # Nobody waits for another server.
+        "CREATE EXTENSION file_fdw",
+        "CREATE SERVER dateien FOREIGN DATA WRAPPER file_fdw",
+        "CREATE TABLE fern (am int) PARTITION BY RANGE (am)",
+        "CREATE FOREIGN TABLE fern_rest PARTITION OF fern DEFAULT SERVER dateien OPTIONS (filename '/does/not/exist')",
         "CREATE TABLE heil (am int) PARTITION BY RANGE (am)",
         "CREATE TABLE heil_rest PARTITION OF heil DEFAULT",
         "CREATE TABLE ohne (am int) PARTITION BY RANGE (am)",
@@ -100,8 +137,8 @@ def test_rows_in_default_partitions(subject: Subject) -> None:
         "INSERT INTO geheim VALUES (1)",
     )
     answer = subject.ask("default_partitions", "partitions")
-    rows = {"messung": 3, "viel": 10_000, "tief": 3, "heil": 0}
+    rows = {"messung": 3, "viel": 10_000, "tief": 3, "weiter": 3, "heil": 0}
     assert subject.shown(answer, "pg_partitions_default_rows", "relname") == rows
     assert subject.value('SELECT count(*) FROM "Rest; DROP"') == rows["messung"]
-    defaults = {"messung": 1, "viel": 1, "tief": 2, "heil": 1, "geheim": 1}
+    defaults = {"messung": 1, "viel": 1, "tief": 2, "weiter": 2, "fern": 1, "heil": 1, "geheim": 1}
     assert subject.shown(answer, "pg_partitions_default", "relname") == pytest.approx(defaults)

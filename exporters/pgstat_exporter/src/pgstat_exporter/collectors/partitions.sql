@@ -17,18 +17,23 @@ WITH one AS MATERIALIZED (
     -- Of several key columns the first.
     LEFT JOIN pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
 ),
+-- What is out of the range of timestamptz (dates reach further) or float8 counts as infinite; tiny fractions are cut.
 numbers AS (
     SELECT
         parent, leaf, is_default, used, by_time, by_number,
         CASE
-            WHEN bounds[1] = 'MINVALUE' THEN '-Infinity'
+            WHEN bounds[1] = 'MINVALUE' OR by_time AND bounds[1] ~ 'BC$' THEN '-Infinity'
+            WHEN by_time AND bounds[1] ~ '^\d{6}' THEN 'Infinity'
             WHEN by_time THEN extract(epoch FROM bounds[1]::timestamptz)::float8
-            WHEN by_number THEN bounds[1]::float8
+            WHEN by_number AND abs(bounds[1]::numeric) > 1e308 THEN sign(bounds[1]::numeric) * 'Infinity'::float8
+            WHEN by_number THEN round(bounds[1]::numeric, 300)::float8
         END AS low,
         CASE
-            WHEN bounds[2] = 'MAXVALUE' THEN 'Infinity'
+            WHEN bounds[2] = 'MAXVALUE' OR by_time AND bounds[2] ~ '^\d{6}' THEN 'Infinity'
+            WHEN by_time AND bounds[2] ~ 'BC$' THEN '-Infinity'
             WHEN by_time THEN extract(epoch FROM bounds[2]::timestamptz)::float8
-            WHEN by_number THEN bounds[2]::float8
+            WHEN by_number AND abs(bounds[2]::numeric) > 1e308 THEN sign(bounds[2]::numeric) * 'Infinity'::float8
+            WHEN by_number THEN round(bounds[2]::numeric, 300)::float8
         END AS high
     FROM one
 ),
