@@ -1,6 +1,10 @@
 """What each version has, and the least role: the columns that the variants count on, and what a role alone can see."""
 
 import contextlib
+import socket
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -10,6 +14,7 @@ from pgstat_exporter import content
 from tests.integration.conftest import PostgresServer, wait_until
 from tests.integration.pgstat_collectors import major_of, reading, shows
 from tests.integration.pgstat_exporter_process import Answer
+from tests.integration.pgstat_subject import Subject
 
 OLDEST, NEWEST = 15, 18
 FAST = (
@@ -98,6 +103,74 @@ def test_every_variant_that_fits_returns_what_is_declared(any_postgres: Postgres
                 cursor = connection.execute(collector.sql[variant.file].encode())
                 found = {one.name for one in cursor.description or ()}
                 assert query.wanted(query.measured(major)) <= found <= query.wanted(query.metrics), variant.file
+
+
+@contextlib.contextmanager
+def authenticating(server: PostgresServer) -> Iterator[None]:
+    """A session that is asked for a password and gives none."""
+    rules = server.data / "pg_hba.conf"
+    before = rules.read_text()
+    rules.write_text(f"host all test_late all password\n{before}")
+    said = b"user\0test_late\0database\0postgres\0\0"
+    try:
+        server.execute("SELECT pg_reload_conf()")
+        with contextlib.ExitStack() as stack:
+
+            def asked() -> bool:
+                one = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+                one.sendall(struct.pack("!ii", len(said) + 8, 3 << 16) + said)
+                return one.recv(1) == b"R"
+
+            wait_until(asked, "the server asks for the password")
+            yield
+    finally:
+        rules.write_text(before)
+        server.execute("SELECT pg_reload_conf()")
+
+
+@contextlib.contextmanager
+def logging_in(subject: Subject) -> Iterator[None]:
+    """A session that a trigger keeps from becoming idle for the first time."""
+    subject.do(
+        "CREATE ROLE test_late LOGIN",
+        """CREATE FUNCTION wait() RETURNS event_trigger LANGUAGE plpgsql AS
+            'BEGIN IF session_user = ''test_late'' THEN PERFORM pg_sleep(600); END IF; END'""",
+        "CREATE EVENT TRIGGER wait ON login EXECUTE FUNCTION wait()",
+        "ALTER EVENT TRIGGER wait ENABLE ALWAYS",
+    )
+    late = ThreadPoolExecutor(1)
+    try:
+        session = late.submit(psycopg.connect, subject.server.dsn(subject.name, "test_late"))
+        pid = "SELECT pid FROM pg_stat_activity WHERE usename = 'test_late' AND wait_event = 'PgSleep'"
+        wait_until(lambda: subject.rows(pid) != [], "it sleeps")
+        yield
+    finally:
+        subject.rows(f"SELECT pg_terminate_backend(pid, 10000) FROM ({pid}) AS late")  # noqa: S608
+        assert isinstance(session.exception(), psycopg.Error)
+        late.shutdown()
+        subject.do("DROP EVENT TRIGGER wait", "DROP ROLE test_late")
+
+
+def test_sessions_that_are_starting_count(subject: Subject, tmp_path: Path) -> None:
+    """Connections are all that the view has, from 18 on those too that are not authenticated."""
+    clients = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    name = "pg_stat_activity_connections"
+    with reading(subject.server, tmp_path, "activity") as exporter, subject.session() as session:
+
+        def all_count() -> bool:
+            row = session.execute(clients).fetchone()
+            return row == (sum(value for key, value in exporter.scrape().items() if key[0] == name),)
+
+        nowhere, there = (f'{name}{{datname="{one}",state="starting"}}' for one in ("", subject.name))
+        newest = subject.major >= 18
+        shows(exporter, {nowhere: 0 if newest else None, there: 0})
+        with authenticating(subject.server):
+            shows(exporter, {nowhere: 1 if newest else None, there: 0})
+            wait_until(all_count, "all sessions count")
+        if subject.major >= 17:
+            with logging_in(subject):
+                shows(exporter, {nowhere: 0 if newest else None, there: 1})
+                wait_until(all_count, "all sessions count")
 
 
 def series(answer: Answer) -> set[object]:

@@ -129,7 +129,7 @@ def test_sessions_by_state_and_their_ages(
         waiting.start()
         wait_until(lambda: len(blocked(postgres)) == 1, "one session waits")
         wanted = {"active": 1, "idle": 1, "idle in transaction": 1, "idle in transaction (aborted)": 1}
-        wanted |= {"fastpath function call": 0, "disabled": 0}
+        wanted |= {"fastpath function call": 0, "disabled": 0, "starting": 0}
         database = name_of(statements_database)
         # The exporter's own session is one of the active ones.
         wanted["active"] += 1
