@@ -140,7 +140,7 @@ def logging_in(subject: Subject) -> Iterator[None]:
     )
     late = ThreadPoolExecutor(1)
     try:
-        session = late.submit(psycopg.connect, subject.server.dsn(subject.name, "test_late"))
+        session = late.submit(lambda: psycopg.connect(subject.server.dsn(subject.name, "test_late")))
         pid = "SELECT pid FROM pg_stat_activity WHERE usename = 'test_late' AND wait_event = 'PgSleep'"
         wait_until(lambda: subject.rows(pid) != [], "it sleeps")
         yield
