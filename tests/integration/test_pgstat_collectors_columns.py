@@ -14,7 +14,7 @@ from pgstat_exporter import content
 from tests.integration.conftest import PostgresServer, wait_until
 from tests.integration.pgstat_collectors import major_of, reading
 from tests.integration.pgstat_column_names import OTHERS, on_primary, on_standby
-from tests.integration.pgstat_exporter_process import Answer
+from tests.integration.pgstat_exporter_process import Answer, monitor_on
 from tests.integration.postgres_versions import MAJORS, Versions, replica_of
 
 VIEWS = (
@@ -105,6 +105,7 @@ def distinct(versions: Versions, request: pytest.FixtureRequest) -> Iterator[Pos
         server.execute("CREATE SUBSCRIPTION seen CONNECTION 'host=192.0.2.1' PUBLICATION none WITH (connect = false)")
         # A command counts from its start.
         held.execute("SELECT 1")
+        monitor_on(server)
         made_distinct(server, held.info.backend_pid)
         yield server
 

@@ -14,6 +14,15 @@ from tests.integration.postgres_versions import MAJORS, Versions
 
 # Bytes and seconds of the units that pg_settings uses.
 UNITS = {"8kB": 8192, "kB": 1024, "MB": 1024**2, "ms": 0.001, "s": 1, "min": 60}
+SWITCHES = ("autovacuum", "fsync", "full_page_writes", "track_io_timing")
+# Where the defaults are the same.
+DIFFERENT = """
+max_worker_processes = 9
+max_parallel_workers = 7
+max_wal_senders = 12
+max_replication_slots = 13
+autovacuum_max_workers = 4
+"""
 
 
 @pytest.fixture
@@ -27,17 +36,26 @@ def tables(any_postgres: PostgresServer) -> Iterator[PostgresServer]:
     any_postgres.execute("".join(f"DROP TABLE {name};" for name in names))
 
 
-def test_settings_are_those_of_the_view_in_base_units(any_postgres: PostgresServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("major", MAJORS)
+def test_settings_are_those_of_the_view_in_base_units(versions: Versions, major: int, tmp_path: Path) -> None:
     """Each by pg_settings, whose figure and unit are turned into bytes and seconds here; -1 is no limit."""
-    rows = any_postgres.execute("SELECT name, setting, unit FROM pg_settings")
-    settings = {name: (setting, unit) for name, setting, unit in rows}
-    switches = {"on": 1.0, "off": 0.0}
-    with reading(any_postgres, tmp_path, "settings", "server") as exporter:
+    with versions.server(major, DIFFERENT) as server, reading(server, tmp_path, "settings", "server") as exporter:
+        rows = server.execute("SELECT name, setting, unit FROM pg_settings")
         wait_until(lambda: exporter.scrape().success().get("settings") == 1, "settings are read")
         answer = exporter.scrape()
+        # One after the other: only so do they differ.
+        for on in SWITCHES:
+            for name in SWITCHES:
+                server.execute(f"ALTER SYSTEM SET {name} = {name == on}")
+            server.execute("SELECT pg_reload_conf()")
+            shows(exporter, {f"pg_settings_{name}": float(name == on) for name in SWITCHES})
+    settings = {name: (setting, unit) for name, setting, unit in rows}
+    switches = {"on": 1.0, "off": 0.0}
     shown = {key[0].removeprefix("pg_settings_"): value for key, value in answer.items() if "pg_settings" in key[0]}
     shown.pop("pending_restart")
-    assert len(shown) == (26 if major_of(any_postgres) >= 16 else 25)
+    assert len(shown) == (26 if major >= 16 else 25)
+    figures = [value for name, value in shown.items() if name not in {*SWITCHES, "data_checksums"}]
+    assert len(set(figures)) == len(figures)
     for metric, value in shown.items():
         name = next(name for name in (metric, metric.rpartition("_")[0]) if name in settings)
         setting, unit = settings[name]
