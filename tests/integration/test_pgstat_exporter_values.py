@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,9 +118,13 @@ def test_sessions_by_state_and_their_ages(
         idle, holder, waiter, aborted = (
             stack.enter_context(psycopg.connect(statements_database, autocommit=True)) for _ in range(4)
         )
+        # So far apart that no age can be taken for another.
         idle.execute("CREATE TABLE held (id int)")
+        time.sleep(1)
         holder.execute("BEGIN")
+        time.sleep(1)
         holder.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+        time.sleep(1)
         # Whatever fails below, the one that waits is let go before it is closed.
         stack.callback(holder.rollback)
         aborted.execute("BEGIN")
