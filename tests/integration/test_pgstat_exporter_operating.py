@@ -402,3 +402,64 @@ def test_a_collector_of_ones_own_that_is_wrong_is_refused_with_its_place(databas
             command("check", one, "--offline"), env=environment(), capture_output=True, text=True, check=False
         )
         assert (run.returncode, said in run.stderr) == (2, True), run.stderr
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("SELECT\n    name AS name,\n    inhalt / 0 AS inhalt\nFROM public.kiste", "kiste.sql: division by zero"),
+        (
+            "-- Two lines.\nWITH weg AS (DELETE FROM public.kiste RETURNING name, inhalt)\n"
+            "SELECT name AS name, inhalt AS inhalt FROM weg",
+            "kiste.sql:2: WITH clause containing a data-modifying statement must be at the top level",
+        ),
+        ("SELECT name AS name, inhalt::text || 'x' AS inhalt\nFROM public.kiste", "kiste_inhalt: '1x' is no number"),
+    ],
+)
+@pytest.mark.parametrize("every", ["", "every: 1m"])
+def test_sql_of_ones_own_that_fails_is_told_with_its_place(
+    database: str, tmp_path: Path, every: str, sql: str, said: str
+) -> None:
+    """At a scrape and in the background; nothing that the exporter puts round it is seen."""
+    fill(database, a=1)
+    own = own_collector(tmp_path, every)
+    (tmp_path / "kiste.sql").write_text(sql)
+    config = write_config(tmp_path, database, **own)
+    run = subprocess.run(command("check", config), env=environment(), capture_output=True, text=True, check=False)
+    assert f"failed: {said}" in run.stdout
+    assert "LINE" not in run.stdout
+    assert (run.returncode, contents_of(database)) == (1, [("a", 1)])
+
+
+def contents_of(dsn: str) -> list[tuple[str, int]]:
+    """Return the table's rows."""
+    with psycopg.connect(dsn) as connection:
+        return connection.execute("SELECT name, inhalt FROM kiste").fetchall()
+
+
+def test_a_label_may_be_a_number(database: str, tmp_path: Path) -> None:
+    """Where only the first rows are shown, too."""
+    fill(database, a=1, b=2, c=3)
+    own = own_collector(tmp_path, "top: 2")
+    (tmp_path / "kiste.sql").write_text("SELECT inhalt AS name, inhalt AS inhalt FROM public.kiste ORDER BY 1\n")
+    with running(write_config(tmp_path, database, **own)) as exporter:
+        assert exporter.scrape().labelled("kiste_inhalt", "name") == {"1": 1, "2": 2}
+
+
+def test_a_roles_settings_cut_off_no_digits(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
+    fill(database, a=1)
+    own = own_collector(tmp_path, "")
+    (tmp_path / "kiste.sql").write_text("SELECT name AS name, 123457::float8 AS inhalt FROM public.kiste\n")
+    postgres.execute("CREATE ROLE test_rounder LOGIN SUPERUSER")
+    try:
+        postgres.execute("ALTER ROLE test_rounder SET extra_float_digits = '-15'")
+        with running(write_config(tmp_path, make_conninfo(database, user="test_rounder"), **own)) as exporter:
+            assert exporter.scrape().labelled("kiste_inhalt", "name") == {"a": 123457}
+    finally:
+        postgres.execute("DROP ROLE test_rounder")
+
+
+def test_databases_that_do_not_exist_are_told(database: str, tmp_path: Path) -> None:
+    """A name that was mistyped leaves all collectors of databases out."""
+    config = write_config(tmp_path, database, databases={"include": ["nirgends"]}, collectors=only("server", "tables"))
+    assert "none fits include and exclude" in say("check", "--config", str(config))
