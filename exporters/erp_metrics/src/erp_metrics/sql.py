@@ -62,7 +62,8 @@ def derive(text: str) -> str | None:
     verb = tokens[start][0]
     if not (verb.isascii() and verb.isidentifier()):
         return UNKNOWN
-    table = _table(tokens[start:], _BEFORE_TABLE.get(verb, ()))
+    before, ctes = _BEFORE_TABLE.get(verb, ()), _ctes(tokens[:start])
+    table = _table(tokens[start:], before, ctes) or _table(tokens[:start], before, ctes)
     return f"{verb}_{table}" if table else verb
 
 
@@ -92,14 +93,19 @@ def _verb_at(tokens: list[Token]) -> int:
     return next((i for i, (word, at) in enumerate(tokens) if word in _VERBS and at == depth), 0)
 
 
-def _table(tokens: list[Token], before: tuple[str, ...]) -> str | None:
+def _ctes(tokens: list[Token]) -> frozenset[str | None]:
+    """Return the names of common table expressions, which are no tables; other words beside them are in it, too."""
+    return frozenset(_identifier(tokens, index) for index, (_, depth) in enumerate(tokens) if depth == tokens[0][1])
+
+
+def _table(tokens: list[Token], before: tuple[str, ...], ctes: frozenset[str | None]) -> str | None:
     """Return the first table named after one of some words, at the statement's own depth if there is one."""
-    own = tokens[0][1]
+    own = tokens[0][1] if tokens else 0
     candidates: list[Token] = []
     for index, (word, depth) in enumerate(tokens):
         if word in before and tokens[max(index - 1, 0)][0] != "distinct":
             name = _identifier(tokens, index + 1)
-            if name:
+            if name and name not in ctes:
                 candidates.append((name, depth))
     candidates.sort(key=lambda one: one[1] != own)
     return candidates[0][0] if candidates else None
