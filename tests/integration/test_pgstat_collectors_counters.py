@@ -8,8 +8,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.integration.conftest import PostgresServer, postgres_server
+from tests.integration.conftest import PostgresServer, postgres_server, wait_until
 from tests.integration.pgstat_collectors import change, major_of, position, reading, sample, shows
+from tests.integration.pgstat_exporter_process import RunningExporter
 from tests.integration.postgres_versions import CONFIGURATION, MAJORS, Versions
 
 BLOCK = 8192
@@ -29,6 +30,17 @@ def quiet(versions: Versions, request: pytest.FixtureRequest) -> Iterator[Postgr
 def disk(folder: Path) -> int:
     """Return the size of a folder's files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def settled(exporter: RunningExporter, name: str) -> None:
+    """Wait until a counter has not moved for half a second."""
+
+    def stands() -> bool:
+        before = exporter.scrape().value(name)
+        time.sleep(0.5)
+        return exporter.scrape().value(name) == before
+
+    wait_until(stands, f"{name} has settled")
 
 
 def deadlock(dsn: str) -> None:
@@ -205,6 +217,8 @@ def test_checkpoints_and_who_writes_buffers(quiet: PostgresServer, tmp_path: Pat
         assert since is not None
         now = position(quiet.execute("SELECT pg_current_wal_lsn()::text")[0][0])
         assert 1e5 < since <= now - position(position_before)
+        # The background writer tells every 0.2 s what was allocated until then, what came before this included.
+        settled(exporter, "pg_stat_bgwriter_buffers_alloc_total")
         allocated = change(
             exporter,
             "pg_stat_bgwriter_buffers_alloc_total",
