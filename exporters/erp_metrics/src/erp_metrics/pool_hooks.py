@@ -78,5 +78,5 @@ def _putconn(original: _Method) -> _Method:
     return counted
 
 
-# Arguments are passed on by name, as in `psycopg_hooks`: it is quicker.
+# What the wrappers take one by one, as in `psycopg_hooks`: gathering arguments would cost more.
 _HOOKS = (("getconn", ("self", "timeout"), _getconn), ("putconn", ("self", "conn"), _putconn))
